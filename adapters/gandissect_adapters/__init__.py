@@ -1,0 +1,1 @@
+"""Built-in adapters of gandissect, one module or folder each."""

@@ -1,0 +1,5 @@
+"""``python -m gandissect`` is the command ``gandissect``."""
+
+from gandissect.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""``gandissect plugins``.
+
+gandissect plugins                       # all, and what became of them
+gandissect plugins dissection            # an analyzer's options, needs and references
+"""
+
+from __future__ import annotations
+
+import inspect as inspecting
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option(
+    "--plugin", "plugin_files", multiple=True, type=click.Path(path_type=Path), help="A Python file that is a plugin."
+)
+@click.option("--disable-plugin", multiple=True, metavar="NAME", help="Do not load this plugin.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plugins(name: str | None, plugin_files: tuple[Path, ...], disable_plugin: tuple[str, ...], as_json: bool) -> int:
+    """List plugins; with NAME, the options of that analyzer."""
+    from gandissect.plugins import load_plugins
+
+    registry = load_plugins(plugin_files, disable_plugin)
+    if name is not None:
+        return _show_analyzer(registry.get_analyzer(name), as_json)
+    rows: list[dict[str, Any]] = [
+        {"name": p.name, "offers": list(p.kinds), "from": p.source, "version": p.version, "status": p.status}
+        for p in registry.plugins
+    ]
+    card: dict[str, Any] = {
+        "plugins": rows,
+        "analyzers": list(registry.analyzers()),
+        "adapters": [adapter.name for adapter in registry.adapters()],
+        "vocabularies": list(registry.segmenters()),
+        "extractors": list(registry.extractors()),
+        "renderers": [renderer.name for renderer in registry.renderers()],
+        "failures": registry.failures,
+    }
+    if as_json:
+        click.echo(json.dumps(card, ensure_ascii=False, indent=2))
+        return 0
+    for row in rows:
+        offers = ", ".join(map(str, row["offers"])) or "–"
+        click.echo(f"{row['name']:<16} {offers:<28} {row['from']} {row['version']}  {row['status']}")
+    for kind in ("analyzers", "adapters", "vocabularies", "extractors", "renderers"):
+        if card[kind]:
+            click.echo(f"{kind}: {', '.join(card[kind])}")
+    for plugin, reason in registry.failures.items():
+        click.echo(f"plugin {plugin} failed: {reason}", err=True)
+    return 0
+
+
+def _show_analyzer(cls: type, as_json: bool) -> int:
+    from gandissect.analyzer import Analyzer
+    from gandissect.options import describe_options
+
+    assert issubclass(cls, Analyzer)
+    options = describe_options(cls.Options)
+    needs = [field for field, value in vars(cls.needs).items() if value]
+    if as_json:
+        described = [dict(zip(("name", "type", "default", "doc"), row, strict=True)) for row in options]
+        references = [str(reference) for reference in cls.references]
+        click.echo(
+            json.dumps({"name": cls.name, "needs": needs, "options": described, "references": references}, indent=2)
+        )
+        return 0
+    click.echo(f"{cls.name}: {(inspecting.getdoc(cls) or '').splitlines()[0]}")
+    click.echo(f"needs: {', '.join(needs) or 'nothing but the generator'}")
+    for name, kind, default, doc in options:
+        click.echo(f"  {cls.name}.{name} ({kind}, default {default}): {doc}")
+    for reference in cls.references:
+        click.echo(f"reference: {reference}")
+    return 0

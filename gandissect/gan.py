@@ -1,0 +1,266 @@
+"""What an adapter gives and every analyzer works on: a generator, perhaps a discriminator, and what they can do.
+
+gan = gandissect.open("ckpt.pt")
+gan.generator(latents)                  # float32 [N, C, H, W] in [-1, 1]
+gan.generator.layers                    # LayerInfo of every layer whose output was read once, in order of execution
+gan.discriminator(images)               # float32 [N], logits; higher means "more real"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gandissect.errors import unknown_name
+
+Prior = Literal["normal", "uniform"]
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """Where a generator's inputs come from: a named space, the shape of one input and its prior."""
+
+    name: str
+    shape: tuple[int, ...]
+    prior: Prior = "normal"
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates of one latent."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer as it was seen when the network ran on one sample.
+
+    ``name`` is dotted (``main.3``; ``relu@1`` is the second call of a module that runs more than once); ``height`` and
+    ``width`` are 1 for vectors. ``inputs`` names the layers that feed it. ``main`` marks the layers that analyzers take
+    by default: the last one of each stage, after its normalisation and activation.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    height: int
+    width: int
+    parameters: int = 0
+    editable: bool = False
+    main: bool = False
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(units, height, width)."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What was found by running one sample, never assumed."""
+
+    hooks: bool = False
+    edits: bool = False
+    gradients: bool = False
+    labels: bool = False
+    discriminator: bool = False
+    discriminator_gradients: bool = False
+    deterministic: bool = True
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """Something that the file does not say and that was chosen: ``name=value``, how it was decided, and how surely."""
+
+    name: str
+    value: str
+    because: str
+    sure: bool = False
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a checkpoint was opened: by whom, why, what else could have, what was assumed, and how well it was verified."""
+
+    adapter: str
+    why: str
+    family: str = ""
+    score: float = 1.0
+    path: Path | None = None
+    container: str = "live modules"
+    size: int = 0
+    sha256: str = ""
+    alternatives: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
+    verification: str = "not verified: nothing in the file allows it"
+    mismatch: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Network:
+    """A module together with the layers that can be read from it."""
+
+    def __init__(self, module: nn.Module, layers: Sequence[LayerInfo], role: str) -> None:
+        self.module = module
+        self.layers = tuple(layers)
+        self.role = role
+
+    def layer(self, name: str) -> LayerInfo:
+        """The layer called ``name``, or an error that says what was meant."""
+        for info in self.layers:
+            if info.name == name:
+                return info
+        names = [info.name for info in self.layers]
+        raise unknown_name("layer", name, names, f"({self.role}; `gandissect layers` lists all)")
+
+    def main_layers(self) -> tuple[LayerInfo, ...]:
+        """The layers that analyzers look at by default; all of them where none is marked."""
+        return tuple(info for info in self.layers if info.main) or self.layers
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live; the CPU for a network without any."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of scalars in all parameters."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+class Generator(Network):
+    """Latents in, images out.
+
+    Args:
+        module: a module in eval mode; called as ``module(z)`` with z float32 [N, *latent.shape], or ``module(z, labels)``
+            with labels int64 [N] when ``num_classes`` is not 0.
+        layers: what can be read of it.
+        latent: its input space.
+        image_shape: (C, H, W) of one image.
+        output_range: what the module's own output spans; images are rescaled from it to [-1, 1].
+        num_classes: number of labels it takes, 0 for none.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[LayerInfo],
+        latent: LatentSpace,
+        image_shape: tuple[int, int, int],
+        *,
+        output_range: tuple[float, float] = (-1.0, 1.0),
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__(module, layers, "generator")
+        self.latent = latent
+        self.image_shape = image_shape
+        self.output_range = output_range
+        self.num_classes = num_classes
+
+    def __call__(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images of ``latents``, differentiable where the module is.
+
+        Args:
+            latents: float32 [N, D] or [N, *latent.shape].
+            labels: int64 [N]; ignored by generators that take none, class ``i % num_classes`` where left out.
+
+        Returns:
+            float32 [N, C, H, W] in [-1, 1].
+        """
+        z = latents.reshape(len(latents), *self.latent.shape)
+        if self.num_classes:
+            if labels is None:
+                labels = torch.arange(len(z), device=z.device) % self.num_classes
+            out = self.module(z, labels)
+        else:
+            out = self.module(z)
+        low, high = self.output_range
+        images: Tensor = out.reshape(len(z), *self.image_shape).float()
+        if (low, high) != (-1.0, 1.0):
+            images = (images - low) * (2.0 / (high - low)) - 1.0
+        return images
+
+
+class Discriminator(Network):
+    """Images in, one logit each out; a probability at the module's end is turned back into its logit.
+
+    Args:
+        module: a module in eval mode called with float32 [N, C, H, W] in ``input_range``; a vector or a map of outputs
+            per image is averaged to one number.
+        image_shape: (C, H, W) of one image.
+        output: "logit" for an unbounded score, "probability" when the module ends in a sigmoid.
+        input_range: what the module was trained on; images come in [-1, 1].
+        flatten: the module takes [N, C*H*W].
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[LayerInfo],
+        image_shape: tuple[int, int, int],
+        *,
+        output: Literal["logit", "probability"] = "logit",
+        input_range: tuple[float, float] = (-1.0, 1.0),
+        flatten: bool = False,
+    ) -> None:
+        super().__init__(module, layers, "discriminator")
+        self.image_shape = image_shape
+        self.output = output
+        self.input_range = input_range
+        self.flatten = flatten
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Scores of ``images``, differentiable where the module is.
+
+        Args:
+            images: float32 [N, C, H, W] in [-1, 1].
+
+        Returns:
+            float32 [N], logits; higher means "more real".
+        """
+        low, high = self.input_range
+        x = images if (low, high) == (-1.0, 1.0) else (images + 1.0) * ((high - low) / 2.0) + low
+        out = self.module(x.flatten(1) if self.flatten else x)
+        scores: Tensor = out.reshape(len(images), -1).float().mean(1)
+        if self.output == "probability":
+            scores = torch.logit(scores.clamp(1e-7, 1.0 - 1e-7))
+        return scores
+
+
+@dataclass(frozen=True)
+class Gan:
+    """An opened GAN: its networks, what can be done with them, and how it was opened."""
+
+    name: str
+    generator: Generator
+    discriminator: Discriminator | None = None
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    opening: Opening = field(default_factory=lambda: Opening("live", "given as modules"))
+
+    def network(self, role: Literal["generator", "discriminator"]) -> Network:
+        """The network of that role; an error where the GAN has no discriminator."""
+        if role == "generator":
+            return self.generator
+        if self.discriminator is None:
+            raise unknown_name("network", "discriminator", ["generator"], "(pass --discriminator)")
+        return self.discriminator
+
+    @property
+    def summary(self) -> str:
+        """One line: family, latent, image and how it was opened."""
+        c, h, w = self.generator.image_shape
+        colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(c, f"{c} channels")
+        parts = [
+            self.opening.family or "GAN",
+            f"{self.generator.latent.name} {self.generator.latent.size} → {w}×{h} {colour}",
+            f"opened from {self.opening.container} by {self.opening.adapter}",
+        ]
+        return " · ".join(parts)

@@ -1,0 +1,164 @@
+"""A finished analysis: sections and where they come from.
+
+report = gandissect.analyze(gan)
+report                                   # shows itself in a notebook
+report.save("out.html")                  # one file; report.to_dict() is what the JSON beside it holds
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+from gandissect.blocks import Finding, Json, Pixels, Section, jsonable
+from gandissect.errors import UsageError
+
+SCHEMA_VERSION = "1.0"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything needed to make the report again and to know what it is about."""
+
+    command: str
+    checkpoint: str
+    size: int
+    sha256: str
+    opened_by: str
+    why: str
+    alternatives: tuple[str, ...]
+    assumptions: tuple[tuple[str, str, str, bool], ...]
+    verification: str
+    seed: int
+    samples: int
+    batch_size: int
+    device: str
+    real_images: str
+    options: Mapping[str, Mapping[str, Json]]
+    versions: Mapping[str, str]
+    plugins: Mapping[str, str]
+    created: str
+    seconds: Mapping[str, float]
+    passes: int
+    images_generated: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Sections, headline findings and provenance of one analysis.
+
+    Attributes:
+        title: the checkpoint's name.
+        summary: one line about the GAN.
+        strip: uint8 [N, H, W, 3], the first samples, for the first screen.
+        sections: in reading order.
+        provenance: see :class:`Provenance`.
+        interrupted: the run was stopped; what was done is here.
+    """
+
+    title: str
+    summary: str
+    strip: Pixels
+    sections: tuple[Section, ...]
+    provenance: Provenance
+    interrupted: bool = False
+    renderers: Sequence[Renderer] = field(default=(), repr=False, compare=False)
+
+    def findings(self, limit: int = 5) -> tuple[tuple[Finding, Section], ...]:
+        """The ``limit`` weightiest findings, each with the section that carries its evidence."""
+        found = [(finding, section) for section in self.sections for finding in section.findings]
+        return tuple(sorted(found, key=lambda pair: -pair[0].weight)[:limit])
+
+    @property
+    def failed(self) -> tuple[Section, ...]:
+        """Sections whose analyzer raised."""
+        return tuple(section for section in self.sections if section.status == "failed")
+
+    def section(self, analyzer: str) -> tuple[Section, ...]:
+        """All sections of one analyzer."""
+        return tuple(section for section in self.sections if section.analyzer == analyzer)
+
+    def to_dict(self) -> dict[str, Json]:
+        """The report as JSON, minus pixels; floats have 7 significant digits."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "title": self.title,
+            "summary": self.summary,
+            "interrupted": self.interrupted,
+            "findings": [
+                {"text": finding.text, "trust": jsonable(finding.trust), "analyzer": section.analyzer}
+                for finding, section in self.findings()
+            ],
+            "sections": [section.to_json() for section in self.sections],
+            "provenance": jsonable(self.provenance),
+        }
+
+    def save(self, path: str | Path, **options: object) -> Path:
+        """Write the report; the suffix chooses the renderer (``.html`` also writes ``.json`` beside it).
+
+        Nothing is left half-written: files appear under their name only when complete.
+
+        Raises:
+            UsageError: no renderer for that suffix, or the folder cannot be written.
+        """
+        target = Path(path)
+        by_suffix = {renderer.suffix: renderer for renderer in self.renderers}
+        if target.suffix not in by_suffix:
+            raise UsageError(
+                f"cannot write {target.name!r}: known endings are {', '.join(sorted(by_suffix)) or 'none'}"
+            )
+        written = {target: by_suffix[target.suffix].render(self, options)}
+        if target.suffix == ".html" and ".json" in by_suffix:
+            written[target.with_suffix(".json")] = by_suffix[".json"].render(self, {})
+        for name, text in written.items():
+            write_whole(name, text)
+        return target
+
+    def _repr_html_(self) -> str:
+        """The report in a frame, for notebooks; its summary only where the page would exceed 5 MB."""
+        by_suffix = {renderer.suffix: renderer for renderer in self.renderers}
+        page = by_suffix[".html"].render(self, {}) if ".html" in by_suffix else ""
+        if not page or len(page) > 5_000_000:
+            found = "".join(
+                f"<li>{html.escape(f.text)} <em>({html.escape(f.trust.label)})</em></li>" for f, _ in self.findings()
+            )
+            return f"<h3>{html.escape(self.title)}</h3><p>{html.escape(self.summary)}</p><ul>{found}</ul>"
+        return (
+            '<iframe sandbox="allow-scripts" style="width:100%;height:800px;border:0" '
+            f'title="{html.escape(self.title)}" srcdoc="{html.escape(page)}"></iframe>'
+        )
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """Turns a finished report into text; chosen by the suffix of the file to be written."""
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+
+    def render(self, report: Report, options: Mapping[str, object]) -> str:
+        """The whole file as text."""
+        ...
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` completely or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UsageError(f"cannot write to {path.parent}: {error.strerror}; choose another place with -o") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

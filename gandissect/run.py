@@ -1,0 +1,228 @@
+"""Plan, run and collect: from a Gan to a Report.
+
+report = analyze(gan)                                             # everything that can be done
+report = analyze(gan, ["dissection"], n=2000, options={"dissection": {"quantile": 0.005}})
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from gandissect.analyzer import Analyzer
+from gandissect.blocks import Json, Section, jsonable, to_uint8
+from gandissect.concepts import Segmenter
+from gandissect.errors import GandissectError, UsageError
+from gandissect.gan import Gan
+from gandissect.opening import Source
+from gandissect.opening import open as open_gan
+from gandissect.plugins import Registry, load_plugins
+from gandissect.progress import Progress
+from gandissect.provenance import provenance, redact
+from gandissect.real import RealImages
+from gandissect.report import Report
+from gandissect.session import Session, Want
+from gandissect.vocabulary import build_vocabulary
+
+Chosen = str | type[Analyzer] | Analyzer
+
+
+@dataclass
+class _Outcome:
+    """Sections so far, and what each analyzer took."""
+
+    sections: list[Section]
+    seconds: dict[str, float]
+    interrupted: bool = False
+
+
+def analyze(
+    gan: Gan | Source,
+    analyzers: Sequence[Chosen] | None = None,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    concepts: Sequence[str | Segmenter] = ("default",),
+    data: str | Path | torch.Tensor | None = None,
+    batch_size: int = 64,
+    options: Mapping[str, Mapping[str, object]] | None = None,
+    skip: Iterable[str] = (),
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+    strict: bool = False,
+    command: str = "",
+) -> Report:
+    """Explain a GAN: run every analyzer whose needs are met on one stream of samples.
+
+    Args:
+        gan: an opened GAN, or anything that :func:`gandissect.open` takes.
+        analyzers: names, classes or instances; all registered ones where left out.
+        n: number of samples.
+        seed: all randomness follows from it.
+        concepts: vocabularies, see :func:`gandissect.vocabulary.build_vocabulary`.
+        data: real images: a folder, an ``.npz`` file, or float32 [N, C, H, W] in [-1, 1].
+        batch_size: samples in memory at a time; no number depends on it.
+        options: analyzer name -> option -> value.
+        skip: names that are left out.
+        registry: plugins; the installed ones by default.
+        progress: told about phases.
+        strict: let an analyzer's exception through instead of making it a failed section.
+        command: what was typed, for the provenance.
+
+    Returns:
+        the report; an analyzer that raises becomes a failed section, one whose needs are unmet a skipped one, and Ctrl-C
+        keeps what is done (``report.interrupted``).
+
+    Raises:
+        UsageError: an unknown analyzer, option or concept.
+        NotOpened: the checkpoint could not be opened.
+    """
+    started = time.perf_counter()
+    plugins = registry or load_plugins()
+    opened = gan if isinstance(gan, Gan) else open_gan(gan, registry=plugins)
+    plan = _plan(analyzers, options or {}, set(skip), plugins)
+    session = Session(
+        opened,
+        vocabulary=build_vocabulary(concepts, plugins),
+        real=_real(data, opened),
+        n=n,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    outcome = _Outcome([], {})
+    try:
+        with session.borrowed():
+            _run(plan, session, plugins, outcome, strict)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    outcome.seconds["total"] = time.perf_counter() - started
+    return _report(opened, session, plan, outcome, plugins, command)
+
+
+def _plan(
+    chosen: Sequence[Chosen] | None, options: Mapping[str, Mapping[str, object]], skip: set[str], plugins: Registry
+) -> list[Analyzer]:
+    """An instance of each analyzer with its options, in the order of the report."""
+    known = plugins.analyzers()
+    for name in [*options, *skip]:
+        if name not in known and not any(getattr(item, "name", None) == name for item in chosen or ()):
+            plugins.get_analyzer(name)  # raises, naming the nearest
+    instances = []
+    for item in list(known.values()) if chosen is None else chosen:
+        cls = plugins.get_analyzer(item) if isinstance(item, str) else item
+        instance = cls(options.get(cls.name)) if isinstance(cls, type) else cls
+        if not isinstance(instance, Analyzer):
+            raise UsageError(
+                f"{cls!r} is not an analyzer: expected a name, a class or an instance of gandissect.Analyzer"
+            )
+        if instance.name not in skip:
+            instances.append(instance)
+    return sorted(instances, key=lambda analyzer: analyzer.order)
+
+
+def _real(data: str | Path | torch.Tensor | None, gan: Gan) -> RealImages | None:
+    if data is None:
+        return None
+    if isinstance(data, torch.Tensor):
+        return RealImages.from_tensor(data)
+    return RealImages.from_folder(data, gan.generator.image_shape)
+
+
+def _run(plan: Sequence[Analyzer], session: Session, plugins: Registry, outcome: _Outcome, strict: bool) -> None:
+    ready: list[tuple[Analyzer, str]] = []
+    wants: list[Want] = []
+    for analyzer in plan:
+        missing = analyzer.needs.missing(session)
+        ready.append((analyzer, missing))
+        if not missing:
+            try:
+                wants += analyzer.wants(session)
+            except Exception as error:
+                if strict:
+                    raise
+                session.notes.append(f"{analyzer.name} could not say what it wants: {error}")
+    began = time.perf_counter()
+    try:
+        session.prepare(wants)
+    except GandissectError:
+        raise
+    except Exception as error:
+        if strict:
+            raise
+        session.notes.append(
+            f"the shared pass failed ({type(error).__name__}: {error}); each analysis gathers its own evidence"
+        )
+    outcome.seconds["shared pass"] = time.perf_counter() - began
+    with session.progress.phase("analysing", len(ready)) as advance:
+        for analyzer, missing in ready:
+            _run_one(analyzer, missing, session, plugins, outcome, strict)
+            advance(1)
+
+
+def _run_one(
+    analyzer: Analyzer, missing: str, session: Session, plugins: Registry, outcome: _Outcome, strict: bool
+) -> None:
+    """Add an analyzer's sections to the outcome, whatever happens in it."""
+    began = time.perf_counter()
+    if missing:
+        outcome.sections.append(Section(_title(analyzer), summary=missing, status="skipped", analyzer=analyzer.name))
+        return
+    try:
+        for section in analyzer.run(session):
+            done = _signed(section, analyzer, time.perf_counter() - began)
+            outcome.sections.append(done)
+            plugins.section_done(done, session)
+    except Exception as error:
+        if strict:
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        details = redact(traceback.format_exc())
+        failed = Section(_title(analyzer), summary=reason, status="failed", details=details, analyzer=analyzer.name)
+        outcome.sections.append(failed)
+    finally:
+        outcome.seconds[analyzer.name] = time.perf_counter() - began
+
+
+def _title(analyzer: Analyzer) -> str:
+    return analyzer.name.replace("-", " ").capitalize()
+
+
+def _signed(section: Section, analyzer: Analyzer, seconds: float) -> Section:
+    """The section with its analyzer's name and, where it has none of its own, references."""
+    return _replaced(
+        section, analyzer=analyzer.name, seconds=seconds, references=section.references or analyzer.references
+    )
+
+
+def _replaced(section: Section, **changes: object) -> Section:
+    copy = object.__new__(Section)
+    for name in section.__dataclass_fields__:
+        object.__setattr__(copy, name, changes.get(name, getattr(section, name)))
+    return copy
+
+
+def _report(
+    gan: Gan, session: Session, plan: Sequence[Analyzer], outcome: _Outcome, plugins: Registry, command: str
+) -> Report:
+    resolved: dict[str, Mapping[str, Json]] = {}
+    for analyzer in plan:
+        values = jsonable(analyzer.options)
+        resolved[analyzer.name] = values if isinstance(values, Mapping) else {}
+    strip = session.images(min(10, session.n)) if not outcome.interrupted or session.passes else torch.zeros(0, 3, 1, 1)
+    report = Report(
+        title=gan.name,
+        summary=gan.summary,
+        strip=to_uint8(strip),
+        sections=tuple(outcome.sections),
+        provenance=provenance(gan, session, resolved, plugins, outcome.seconds, command),
+        interrupted=outcome.interrupted,
+        renderers=plugins.renderers(),
+    )
+    added = [_replaced(section, analyzer=section.analyzer or "plugin") for section in plugins.report_done(report)]
+    return replace(report, sections=(*report.sections, *added)) if added else report

@@ -1,0 +1,157 @@
+"""What flows through a pass, as values that can be asked for, compared and fused.
+
+Want((Activations("layer4"), CellAreas(32, 32)), MySpec(), n=1000)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gandissect.concepts import Segmenter, concept_areas
+from gandissect.tap import as_map
+
+Role = Literal["generator", "discriminator"]
+
+
+class Batch:
+    """One batch on its way to the reducers; what is derived from images is computed once, when first asked for.
+
+    Attributes:
+        indices: sample indices.
+        latents: float32 [N, D]; empty for real images.
+        images: float32 [N, C, H, W] in [-1, 1].
+        generator: layer -> activation, as the network gave it.
+        discriminator: layer -> activation.
+        scores: float32 [N] logits, or None.
+    """
+
+    def __init__(
+        self,
+        indices: Sequence[int],
+        latents: Tensor,
+        images: Tensor,
+        generator: Mapping[str, Tensor],
+        discriminator: Mapping[str, Tensor],
+        scores: Tensor | None,
+        vocabulary: Segmenter,
+    ) -> None:
+        self.indices = list(indices)
+        self.latents = latents
+        self.images = images
+        self.generator = generator
+        self.discriminator = discriminator
+        self.scores = scores
+        self._vocabulary = vocabulary
+        self._derived: dict[Stream, Tensor] = {}
+
+    def get(self, stream: Stream) -> Tensor:
+        """The tensor [N, …] of ``stream``, memoised for the batch."""
+        if stream not in self._derived:
+            self._derived[stream] = stream.of(self)
+        return self._derived[stream]
+
+    def segment(self) -> Tensor:
+        """Concept masks, bool [N, K, H, W]."""
+        return self._vocabulary.segment(self.images, self.indices)
+
+
+class Stream(ABC):
+    """A quantity per sample. Subclasses are frozen dataclasses: equal values are the same stream."""
+
+    needs_scores: bool = False
+
+    @abstractmethod
+    def of(self, batch: Batch) -> Tensor:
+        """The quantity for one batch, [N, …] on the CPU."""
+
+    def layer(self, role: Role) -> str | None:
+        """The layer of that network that has to be read for it."""
+        return None
+
+
+@dataclass(frozen=True)
+class Latents(Stream):
+    """float32 [N, D]."""
+
+    def of(self, batch: Batch) -> Tensor:
+        return batch.latents
+
+
+@dataclass(frozen=True)
+class Images(Stream):
+    """float32 [N, C, H, W] in [-1, 1]."""
+
+    def of(self, batch: Batch) -> Tensor:
+        return batch.images
+
+
+@dataclass(frozen=True)
+class Activations(Stream):
+    """A layer's output as maps: float32 [N, C, H, W]; vectors are 1×1 maps."""
+
+    name: str
+    network: Role = "generator"
+
+    def of(self, batch: Batch) -> Tensor:
+        source = batch.generator if self.network == "generator" else batch.discriminator
+        return as_map(source[self.name])
+
+    def layer(self, role: Role) -> str | None:
+        return self.name if role == self.network else None
+
+
+@dataclass(frozen=True)
+class Scores(Stream):
+    """The discriminator's logits, float32 [N]."""
+
+    needs_scores = True
+
+    def of(self, batch: Batch) -> Tensor:
+        if batch.scores is None:
+            raise RuntimeError("the pass did not run the discriminator")
+        return batch.scores
+
+
+@dataclass(frozen=True)
+class Masks(Stream):
+    """Concept masks, bool [N, K, H, W]."""
+
+    def of(self, batch: Batch) -> Tensor:
+        return batch.segment()
+
+
+@dataclass(frozen=True)
+class Areas(Stream):
+    """Fraction of each image that each concept covers, float32 [N, K] in 0..1."""
+
+    def of(self, batch: Batch) -> Tensor:
+        return concept_areas(batch.get(Masks()))
+
+
+@dataclass(frozen=True)
+class CellAreas(Stream):
+    """Fraction of each cell of a grid that each concept covers, float32 [N, K, height, width] in 0..1."""
+
+    height: int
+    width: int
+
+    def of(self, batch: Batch) -> Tensor:
+        return F.adaptive_avg_pool2d(batch.get(Masks()).float(), (self.height, self.width))
+
+
+@dataclass(frozen=True)
+class Derived(Stream):
+    """Any function of an image batch (float32 [N, C, H, W] -> [N, …]), named so that it can be compared."""
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+
+    def of(self, batch: Batch) -> Tensor:
+        return torch.as_tensor(self.function(batch.images))

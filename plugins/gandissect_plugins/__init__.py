@@ -1,0 +1,1 @@
+"""Built-in plugins of gandissect, one module or folder each."""
