@@ -11,13 +11,11 @@ thing get the same object; calling it makes an empty reducer.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -289,140 +287,3 @@ def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     bits = torch.div(keys, _PLACES, rounding_mode="floor").int()
     places = _PLACES - 1 - torch.remainder(keys, _PLACES)
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).contiguous().view(torch.float32), places
-
-
-@dataclass(frozen=True)
-class BitsSpec:
-    """Keep one bool stream, eight values in a byte."""
-
-    def __call__(self) -> Bits:
-        return Bits()
-
-
-class Bits(Reducer):
-    """All samples of one bool stream [N, …] as packed rows, in the order of their indices."""
-
-    def __init__(self) -> None:
-        self._keep = Keep(torch.uint8, "")
-        self._shape: tuple[int, ...] = ()
-
-    def add(self, indices: Sequence[int], *streams: Tensor) -> None:
-        self._shape = tuple(streams[0].shape[1:])
-        packed = np.packbits(streams[0].reshape(len(indices), -1).numpy().view(np.uint8), axis=1)
-        self._keep.add(indices, torch.from_numpy(packed))
-
-    def merge(self, other: Self) -> None:
-        self._shape = self._shape or other._shape
-        self._keep.merge(other._keep)
-
-    def state(self) -> State:
-        return {**self._keep.state(), "shape": torch.tensor(self._shape)}
-
-    def load(self, state: State) -> None:
-        self._shape = tuple(int(size) for size in state["shape"])
-        self._keep.load({name: value for name, value in state.items() if name != "shape"})
-
-    def result(self) -> BitsResult:
-        return BitsResult(self._keep.result(), self._shape)
-
-
-@dataclass(frozen=True)
-class BitsResult:
-    """Packed masks: ``rows`` uint8 [n, bytes], each the bits of a bool tensor of ``shape``."""
-
-    rows: Tensor
-    shape: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def unpack(self, start: int, stop: int) -> Tensor:
-        """The masks of the samples start..stop-1: bool [stop - start, *shape]."""
-        rows = self.rows[start:stop].numpy()
-        bits = np.unpackbits(rows, axis=1, count=math.prod(self.shape)).view(np.bool_)
-        return torch.from_numpy(bits).reshape(len(rows), *self.shape)
-
-
-@dataclass(frozen=True)
-class CrossResult:
-    """Sums of two streams of maps over cells and samples.
-
-    Attributes:
-        count: cells seen, N*H*W.
-        samples: samples seen.
-        products: float64 [U, K], Σ x·s.
-        first: float64 [U, H*W], Σ over samples of x in each cell; ``second`` float64 [K, H*W] of s.
-        squares: float64 [U] Σ x², and float64 [K] Σ s².
-    """
-
-    count: int
-    samples: int
-    products: Tensor
-    first: Tensor
-    second: Tensor
-    squares: tuple[Tensor, Tensor]
-
-    def correlation(self) -> Tensor:
-        """Pearson's r of every pair over all cells: float64 [U, K]; 0 where one of them is constant."""
-        return self._r(self.products)
-
-    def expected(self) -> Tensor:
-        """What r is on average when samples are paired at random, so that only position is left: float64 [U, K]."""
-        return self._r(self.first @ self.second.T / max(self.samples, 1))
-
-    def _r(self, products: Tensor) -> Tensor:
-        n = max(self.count, 1)
-        a, b = self.first.sum(1) / n, self.second.sum(1) / n
-        spread = [(square / n - mean.square()).clamp(min=0) for square, mean in zip(self.squares, (a, b), strict=True)]
-        floors = [1e-12 * square / n + 1e-30 for square in self.squares]
-        varies = [s > floor for s, floor in zip(spread, floors, strict=True)]
-        scale = (spread[0][:, None] * spread[1]).clamp(min=1e-300).sqrt()
-        r = (products / n - a[:, None] * b) / scale
-        return torch.where(varies[0][:, None] & varies[1], r, 0.0).clamp(-1, 1)
-
-
-@dataclass(frozen=True)
-class CrossSpec:
-    """Cross moments of two streams of maps with the same grid: (units [N, U, H, W], concepts [N, K, H, W])."""
-
-    def __call__(self) -> Cross:
-        return Cross()
-
-
-class Cross(Reducer):
-    """Cross moments in float64, added sample after sample, so that batches do not change a bit."""
-
-    def __init__(self) -> None:
-        self._count = torch.zeros(2, dtype=torch.int64)
-        self._sums: list[Tensor] = []
-
-    def add(self, indices: Sequence[int], *streams: Tensor) -> None:
-        x, s = (as_map(stream.detach()).double().flatten(2) for stream in streams)
-        for a, b in zip(x, s, strict=True):
-            self._take(torch.tensor([a.shape[1], 1]), [a @ b.T, a, b, a.square().sum(1), b.square().sum(1)])
-
-    def _take(self, count: Tensor, sums: list[Tensor]) -> None:
-        self._count = self._count + count
-        if not self._sums:
-            self._sums = [part.clone() for part in sums]
-        else:
-            for total, part in zip(self._sums, sums, strict=True):
-                total += part
-
-    def merge(self, other: Self) -> None:
-        if other._sums:
-            self._take(other._count, other._sums)
-
-    def state(self) -> State:
-        return {"count": self._count, **{f"sum{place}": part for place, part in enumerate(self._sums)}}
-
-    def load(self, state: State) -> None:
-        self._count = state["count"].clone()
-        self._sums = [state[f"sum{place}"].clone() for place in range(len(state) - 1)]
-
-    def result(self) -> CrossResult:
-        if not self._sums:
-            none = torch.zeros(0, 0, dtype=torch.float64)
-            return CrossResult(0, 0, none, none, none, (none[:, 0:0].flatten(), none.flatten()))
-        products, first, second, x, s = self._sums
-        return CrossResult(int(self._count[0]), int(self._count[1]), products, first, second, (x, s))

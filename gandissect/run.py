@@ -143,6 +143,8 @@ def _run(plan: Sequence[Analyzer], session: Session, plugins: Registry, outcome:
         if not missing:
             try:
                 wants += analyzer.wants(session)
+            except UsageError:  # an option that names a layer which is not there: said before anything runs
+                raise
             except Exception as error:
                 if strict:
                     raise

@@ -1,8 +1,8 @@
 """Numbers that say how far to trust another number.
 
-    interval(right=91, total=100)            # Wilson's 95 % interval of a proportion
-    exact_p(predicted, labels)               # held-out labels permuted, all permutations at once
-    adjusted([0.01, 0.04, 0.30])             # Benjamini-Hochberg
+interval(right=91, total=100)            # Wilson's 95 % interval of a proportion
+exact_p(predicted, labels)               # held-out labels permuted, all permutations at once
+adjusted([0.01, 0.04, 0.30])             # Benjamini-Hochberg
 """
 
 from __future__ import annotations

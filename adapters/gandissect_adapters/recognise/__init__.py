@@ -1,0 +1,1 @@
+"""From names and shapes of tensors back to a network: unwrap, fold, chain, search, verify, build."""

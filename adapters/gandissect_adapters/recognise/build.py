@@ -1,0 +1,143 @@
+"""A plain module out of a chain and its steps, with the names of the file.
+
+Rebuilt(chain, steps, eps={}, output="tanh")(z)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gandissect_adapters.recognise.chain import Chain, Op
+from gandissect_adapters.recognise.plan import Step, activation
+
+META = torch.device("meta")
+
+
+class Rebuilt(nn.Module):
+    """Layers that run one after the other; each is a submodule under the name it has in the file.
+
+    ``order`` lists their dotted names as they run. What has no name in the file (an activation called as a function) is a
+    child of the layer it follows: ``bn1.act``.
+    """
+
+    def __init__(self, layers: Sequence[tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        self.order = tuple(name for name, _ in layers)
+        for name, layer in layers:
+            attach(self, name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, *latent] -> [N, C, H, W], or images to scores."""
+        for name in self.order:
+            x = self.get_submodule(name)(x)
+        return x
+
+
+class Namespace(nn.Module):
+    """Holds the layers of one dotted prefix; never runs itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nothing: the network calls the layers inside by name."""
+        raise RuntimeError("a namespace of layers is not called")
+
+
+def attach(root: nn.Module, name: str, layer: nn.Module) -> None:
+    """Register ``layer`` under a dotted name, with plain namespaces in between."""
+    *parents, leaf = name.split(".")
+    node = root
+    for part in parents:
+        child = node._modules.get(part)
+        if child is None:
+            child = Namespace()
+            node.add_module(part, child)
+        node = child
+    node.add_module(leaf, layer)
+
+
+def rebuild(
+    chain: Chain, steps: Sequence[Step], *, eps: Mapping[str, float], output: str, view: tuple[int, ...] | None
+) -> Rebuilt:
+    """The module in eval mode, float32, without in-place operations.
+
+    Args:
+        output: the activation behind the last layer, "none" for none.
+        view: (C, H, W) when the last layer gives a vector that is an image; (0,) to flatten a discriminator's map.
+    """
+    layers: list[tuple[str, nn.Module]] = []
+    for index, (op, step) in enumerate(zip(chain.ops, steps, strict=True)):
+        extras = _extras(step)
+        slots = list(chain.gaps[index].slots or ())
+        behind = chain.ops[index - 1].name if index else ""
+        layers += _named(extras, slots, behind)
+        layers.append((op.name, _layer(op, step, eps.get(op.name, 1e-5))))
+    tail: list[tuple[str, nn.Module]] = []
+    if view == (0,):
+        tail.append(("flatten", nn.Flatten(1)))
+    if output != "none":
+        tail.append(("act", activation(output).build()))
+    if view is not None and view != (0,):
+        tail.append(("view", nn.Unflatten(1, view)))
+    layers += _named(tail, list(chain.gaps[-1].slots or ()), chain.ops[-1].name)
+    net = Rebuilt(layers).eval()
+    return net.requires_grad_(False)
+
+
+def _extras(step: Step) -> list[tuple[str, nn.Module]]:
+    made: list[tuple[str, nn.Module]] = []
+    if step.activation != "none":
+        made.append(("act", activation(step.activation).build()))
+    if step.view is not None:
+        made.append(("view", nn.Unflatten(1, step.view)))
+    if step.flatten:
+        made.append(("flatten", nn.Flatten(1)))
+    if step.up > 1:
+        made.append(("up", nn.Upsample(scale_factor=float(step.up), mode=step.mode)))
+    return made
+
+
+def _named(extras: list[tuple[str, nn.Module]], slots: list[str], behind: str) -> list[tuple[str, nn.Module]]:
+    """Extras under the names of the file's slots where those are as many; else as children of the layer before."""
+    flat = [(word, module) for word, module in extras if word in ("act", "up")]
+    if flat and len(slots) >= len(flat) and behind:
+        names = dict(zip((id(module) for _, module in flat), slots, strict=False))
+        return [(names.get(id(module), f"{behind}.{word}"), module) for word, module in extras]
+    return [(f"{behind}.{word}" if behind else word, module) for word, module in extras]
+
+
+def _layer(op: Op, step: Step, eps: float) -> nn.Module:
+    """The layer with the file's tensors; made without drawing random numbers, which are the user's."""
+    layer = _empty_layer(op, step, eps).to_empty(device="cpu")
+    state = {"weight": op.weight, "bias": op.bias, "running_mean": op.mean, "running_var": op.var}
+    with torch.no_grad():
+        for tensor in (*layer.parameters(), *layer.buffers()):
+            tensor.zero_()
+        for name, value in state.items():
+            if value is not None:
+                getattr(layer, name).copy_(value.reshape(getattr(layer, name).shape))
+    return layer
+
+
+def _empty_layer(op: Op, step: Step, eps: float) -> nn.Module:
+    biased, geometry = op.bias is not None, step.geometry
+    if op.kind == "linear":
+        return nn.Linear(op.into, op.out, bias=biased, device=META)
+    if op.kind == "conv":
+        return nn.Conv2d(op.into, op.out, op.kernel, geometry.stride, geometry.padding, bias=biased, device=META)
+    if op.kind == "deconv":
+        return nn.ConvTranspose2d(
+            op.into, op.out, op.kernel, geometry.stride, geometry.padding, geometry.output_padding, bias=biased, device=META
+        )  # fmt: skip
+    if op.kind == "prelu":
+        return nn.PReLU(op.into, device=META)
+    maps = step.out != (0, 0)
+    if op.kind == "affine":
+        return nn.InstanceNorm2d(op.into, affine=True, device=META) if maps else nn.LayerNorm(op.into, device=META)
+    affine = op.weight is not None
+    return (
+        nn.BatchNorm2d(op.into, eps, affine=affine, device=META)
+        if maps
+        else nn.BatchNorm1d(op.into, eps, affine=affine, device=META)
+    )

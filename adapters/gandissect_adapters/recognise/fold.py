@@ -1,0 +1,88 @@
+"""Plain float32 weights out of reparametrised ones.
+
+fold(state.tensors)                     # {"main.0.weight": …} instead of weight_orig / weight_u / weight_v
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gandissect.errors import NotOpened
+
+
+def fold(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Weights with spectral and weight normalisation applied, float32, and a note on what was folded.
+
+    Raises:
+        NotOpened: a weight is NaN or infinite; the sentence names it.
+    """
+    plain = {name: _as_float(name, tensor) for name, tensor in tensors.items()}
+    notes: list[str] = []
+    for name in list(plain):
+        if name.endswith(".weight_orig") and name[:-4] + "u" in plain:
+            notes += _fold_spectral(plain, name, name[:-4] + "u", name[:-4] + "v", name[:-5])
+        elif name.endswith(".parametrizations.weight.original"):
+            stem = name.removesuffix("original")
+            base = name.removesuffix(".parametrizations.weight.original") + ".weight"
+            if f"{stem}0._u" in plain:
+                notes += _fold_spectral(plain, name, f"{stem}0._u", f"{stem}0._v", base)
+        elif name.endswith(".parametrizations.weight.original0") and name[:-1] + "1" in plain:
+            base = name.removesuffix(".parametrizations.weight.original0") + ".weight"
+            notes += _fold_weight_norm(plain, name, name[:-1] + "1", base)
+        elif name.endswith(".weight_g") and name[:-1] + "v" in plain:
+            notes += _fold_weight_norm(plain, name, name[:-1] + "v", name[:-2])
+    for name in [name for name in plain if name.endswith((".weight_u", ".weight_v"))]:
+        del plain[name]
+    places: dict[str, int] = {}
+    for index, name in enumerate(tensors):
+        places.setdefault(_module_of(name), index)
+    ordered = sorted(plain, key=lambda name: places.get(_module_of(name), 0))
+    return {name: plain[name] for name in ordered}, tuple(dict.fromkeys(notes))
+
+
+def _module_of(name: str) -> str:
+    return name.split(".parametrizations.", maxsplit=1)[0] if ".parametrizations." in name else name.rpartition(".")[0]
+
+
+def _as_float(name: str, tensor: Tensor) -> Tensor:
+    if tensor.is_sparse or tensor.is_quantized:
+        raise NotOpened(f"tensor {name!r} is sparse or quantised; save the network with plain float32 weights")
+    if not tensor.is_floating_point():
+        return tensor
+    plain = tensor.detach().to(torch.float32)
+    if not bool(torch.isfinite(plain).all()):
+        bad = int((~torch.isfinite(plain)).sum())
+        raise NotOpened(
+            f"{bad} of {plain.numel()} values of tensor {name!r} are NaN or infinite: training diverged; "
+            "pass a checkpoint from before that"
+        )
+    return plain
+
+
+def _fold_spectral(plain: dict[str, Tensor], original: str, u: str, v: str, target: str) -> list[str]:
+    """W / sigma with the stored u and v, as torch does in eval mode (Miyato et al. 2018, eq. 8)."""
+    weight, left = plain.pop(original), plain.pop(u).flatten()
+    right = plain.pop(v).flatten() if v in plain else None
+    # The matrix runs over dim 0, for transposed convolutions over dim 1: the length of u tells.
+    matrix = weight if weight.shape[0] == len(left) else weight.transpose(0, 1)
+    matrix = matrix.reshape(len(left), -1)
+    if right is None or len(right) != matrix.shape[1]:
+        if right is not None and weight.dim() > 1 and weight.shape[1] == len(left):
+            matrix = weight.transpose(0, 1).reshape(len(left), -1)
+        if right is None or len(right) != matrix.shape[1]:
+            right = torch.nn.functional.normalize(matrix.t() @ left, dim=0)
+    plain[target] = weight / torch.dot(left, matrix @ right)
+    return ["spectral norm folded into the weights"]
+
+
+def _fold_weight_norm(plain: dict[str, Tensor], gain: str, direction: str, target: str) -> list[str]:
+    """g · v / |v| (Salimans & Kingma 2016, eq. 2); the shape of g says over which dimensions |v| runs."""
+    g, v = plain.pop(gain), plain.pop(direction)
+    dims = [dim for dim in range(v.dim()) if g.dim() == v.dim() and g.shape[dim] == 1]
+    over = dims or list(range(1, v.dim()))
+    norm = v.norm() if g.numel() == 1 else torch.linalg.vector_norm(v, dim=over, keepdim=True)
+    plain[target] = v * (g.reshape(norm.shape) if g.numel() == norm.numel() else g) / norm
+    return ["weight norm folded into the weights"]

@@ -1,0 +1,179 @@
+"""State dicts of DCGAN-like networks: opened from names, shapes and BatchNorm statistics alone.
+
+StateDictAdapter().open(peek("netG.pth"), Hints()).generator
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from gandissect.adapter import Adapter, Hints, Match, Networks
+from gandissect.errors import NotOpened
+from gandissect.peek import Peek
+from gandissect.plugins import hookimpl
+from gandissect.reading import read_tensors
+from gandissect_adapters.recognise.assume import Assume
+from gandissect_adapters.recognise.chain import Chain, NoChain, read_chain
+from gandissect_adapters.recognise.discriminator import FoundDiscriminator, open_discriminator
+from gandissect_adapters.recognise.fold import fold
+from gandissect_adapters.recognise.generator import Found, open_generator
+from gandissect_adapters.recognise.refuse import refusal, shape_role
+from gandissect_adapters.recognise.unwrap import StateDict, find_networks
+from gandissect_adapters.recognise.vae import decoder_of
+
+_CONTAINERS = ("torch-zip", "torch-legacy", "safetensors", "pickle")
+_RANGES: Mapping[str, tuple[float, float]] = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
+_JUDGED = 64  # generated images that a discriminator is sized and judged on
+
+
+class StateDictAdapter(Adapter):
+    """Opens bare state dicts and dicts of them: MLP, DCGAN and upsampling generators, with their discriminators."""
+
+    name: ClassVar[str] = "state-dict"
+
+    def match(self, peek: Peek) -> Match | None:
+        """A fit wherever a plain mapping holds tensors; families with an adapter of their own score higher."""
+        if peek.container not in _CONTAINERS or not peek.tensors:
+            return None
+        if peek.metadata.get("root", "dict") not in ("dict", "OrderedDict"):
+            return None
+        if peek.container == "pickle" and peek.globals:
+            return Match(0.15, "a pickle with tensors inside")
+        kinds = {len(spec.shape) for spec in peek.tensors.values()}
+        norms = any(name.endswith("running_mean") for name in peek.tensors)
+        if not kinds & {2, 4}:
+            return Match(0.1, "named tensors, but no layer's weights")
+        return Match(
+            0.5 if norms else 0.4, f"a state dict of {len(peek.tensors)} tensors{' with BatchNorm' if norms else ''}"
+        )
+
+    def open(self, peek: Peek, hints: Hints) -> Networks:
+        """The generator, and the discriminator where the same file holds one."""
+        assume = Assume.of(hints.assume)
+        states = _networks(peek)
+        found, state = _first_generator(peek.path, states, assume)
+        notes = list(found.notes)
+        if state.averaged:
+            notes.insert(0, f"averaged weights ('{state.name}') are used, not those of the last training step")
+        networks = Networks(
+            generator=found.module, latent=found.latent, image_shape=found.image_shape,
+            output_range=_RANGES.get(found.output), num_classes=found.num_classes, family=found.family,
+            assumptions=found.assumptions,
+            verification=found.verification, mismatch=found.mismatch, notes=tuple(notes),
+        )  # fmt: skip
+        critics = [other for other in states if other.role == "discriminator" and other is not state]
+        if not critics or hints.discriminator_path or hints.discriminator:
+            return networks
+        try:
+            return _with(networks, _judge(critics[0], networks, assume))
+        except NotOpened as error:
+            return replace(networks, notes=(*networks.notes, f"the file's discriminator was left out: {error}"))
+
+    def open_discriminator(
+        self, peek: Peek, hints: Hints, generator: Networks, image_shape: tuple[int, int, int]
+    ) -> Networks:
+        """The discriminator in a file of its own, sized by what ``generator`` draws.
+
+        Raises:
+            NotOpened: the file holds no discriminator for images of ``image_shape``.
+        """
+        states = _networks(peek)
+        critics = [state for state in states if state.role == "discriminator"]
+        critics += [state for state in states if state.role == "" and _shape_role(state) == "discriminator"]
+        if not critics:
+            critics = [state for state in states if _shape_role(state) == "discriminator"]
+        if not critics:
+            raise NotOpened(f"{peek.path} holds no discriminator: no network in it ends in one number per image")
+        drawn = replace(generator, image_shape=image_shape)
+        try:
+            found = _judge(critics[0], drawn, Assume.of(hints.assume))
+        except NotOpened as error:
+            raise NotOpened(f"{peek.path}: {error}") from error
+        return _with(Networks(image_shape=image_shape), found)
+
+
+def _networks(peek: Peek) -> list[StateDict]:
+    tree = read_tensors(peek.path, peek.container)
+    stem = peek.path.name.partition(".")[0]
+    archive = peek.metadata.get("archive", "")
+    found = find_networks(tree, stem)
+    if not any(state.role for state in found) and archive not in ("", "archive", stem):
+        found = find_networks(tree, archive)
+    states = [part for state in found for part in (decoder_of(state) or [state])]
+    if not states:
+        raise NotOpened(
+            f"{peek.path} holds no network: no mapping in it has named tensors; pass a generator's checkpoint"
+        )
+    return states
+
+
+def _chain(state: StateDict) -> Chain | None:
+    try:
+        return read_chain(fold(state.tensors)[0], state.slots)
+    except (NoChain, NotOpened):
+        return None
+
+
+def _shape_role(state: StateDict) -> str:
+    chain = _chain(state)
+    return shape_role(chain) if chain else ""
+
+
+def _first_generator(path: Path, states: list[StateDict], assume: Assume) -> tuple[Found, StateDict]:
+    """The first network that opens as a generator: those called so, then those of no name, averaged ones first."""
+    ranked = [s for s in states if s.role == "generator"] + [s for s in states if s.role == ""]
+    failed: list[NotOpened] = []
+    for state in ranked or states:
+        chain = _chain(state)
+        if state.role == "discriminator" or (chain is not None and shape_role(chain) == "discriminator"):
+            failed.append(refusal(path, state, chain, ""))
+            continue
+        try:
+            return open_generator(state, assume), state
+        except NoChain as error:
+            failed.append(refusal(path, state, chain, str(error)))
+        except NotOpened as error:
+            if chain is None:  # a weight that is not finite
+                raise NotOpened(f"{path}: {error}") from error
+            failed.append(refusal(path, state, chain, str(error)))
+    raise failed[0]
+
+
+def _judge(state: StateDict, networks: Networks, assume: Assume) -> FoundDiscriminator:
+    assert networks.image_shape is not None
+    return open_discriminator(state, networks.image_shape, _drawn(networks), assume)
+
+
+@torch.no_grad()
+def _drawn(networks: Networks) -> Tensor | None:
+    """Images [64, C, H, W] of the generator, as it gives them; None where it cannot be drawn from simply."""
+    generator, latent, shape = networks.generator, networks.latent, networks.image_shape
+    if generator is None or latent is None or shape is None or networks.num_classes:
+        return None
+    stream = torch.Generator().manual_seed(0)
+    size = (_JUDGED, *latent.shape)
+    z = (
+        torch.rand(size, generator=stream) * 2.0 - 1.0
+        if latent.prior == "uniform"
+        else torch.randn(size, generator=stream)
+    )
+    return cast("Tensor", generator(z)).reshape(_JUDGED, *shape)
+
+
+def _with(networks: Networks, found: FoundDiscriminator) -> Networks:
+    return replace(
+        networks, discriminator=found.module, discriminator_output=found.output,
+        assumptions=(*networks.assumptions, *found.assumptions), notes=tuple(dict.fromkeys((*networks.notes, *found.notes))),
+    )  # fmt: skip
+
+
+@hookimpl
+def register_adapters() -> list[type[Adapter]]:
+    """The adapter of this module."""
+    return [StateDictAdapter]
