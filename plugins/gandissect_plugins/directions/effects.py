@@ -1,0 +1,265 @@
+"""What a step along a direction does to images, beside what steps along random directions do.
+
+effects = measure_effects(session, {"brightness": vector}, rulers(session))
+effects.change[0]                                        # mean |change| of each property, in its standard deviations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gandissect import sampling
+from gandissect.properties import measure
+from gandissect.session import Session
+from gandissect.trust import adjusted
+from gandissect_plugins.features.embedding import Floats
+from gandissect_plugins.features.groups import halves
+
+from .basis import unit_rows
+
+Matrix = NDArray[np.float64]
+VISIBLE = 0.05
+"""A property (all span about 0..1) has to move by this much to be called changed."""
+COHERENT = 0.08
+"""The mean colour of some sixteenth of the picture has to move by this much (of 0 to 1), averaged over the samples. What never
+learned moves single pixels by more, but no region: 0.04 at most on the tiny random networks of the tests."""
+VISIBLE_AREA = (0.5, 0.005, 0.1)
+"""A concept has to move by half of its mean area, but by 0.5 % of the image at least; 10 % of the image always suffices."""
+
+
+@dataclass(frozen=True)
+class Rulers:
+    """What is measured on images.
+
+    Attributes:
+        names: what each column is.
+        values: float64 [N, P], on the session's samples.
+        of: images [N, C, H, W] to float64 [N, P].
+        visible: float64 [P], the smallest change that counts.
+        seeds: how many samples it is affordable on.
+    """
+
+    names: tuple[str, ...]
+    values: Matrix
+    of: Callable[[Tensor], Matrix]
+    visible: Matrix
+    seeds: int
+
+    @property
+    def spread(self) -> Matrix:
+        """Standard deviation of each over the samples: float64 [P]."""
+        return np.asarray(self.values.std(0), np.float64)
+
+
+def _measured(images: Tensor) -> Matrix:
+    parts = [torch.stack(list(measure(part).values()), 1) for part in torch.split(images, 64)]
+    return np.asarray(torch.cat(parts).double().numpy())
+
+
+def property_rulers(session: Session, n: int, seeds: int = 16) -> Rulers:
+    """The measured properties that vary over the first ``n`` samples."""
+    images = session.images(n)
+    values, names = _measured(images), tuple(measure(images[:1]))
+    kept = [i for i in range(len(names)) if values[:, i].std() > 1e-7 and halves(values[:, i]) is not None]
+
+    def of(pictures: Tensor) -> Matrix:
+        return _measured(pictures)[:, kept]
+
+    return Rulers(tuple(names[i] for i in kept), values[:, kept], of, np.full(len(kept), VISIBLE), seeds)
+
+
+def concept_rulers(session: Session, n: int, limit: int, seeds: int = 8) -> Rulers:
+    """Areas of the ``limit`` concepts that vary most; none where the segmenter cannot read edited images."""
+    concepts = session.vocabulary.concepts if session.vocabulary.reads_pixels else ()
+    areas = session.areas(n).double().numpy() if concepts else np.zeros((n, 0))
+    order = [
+        int(k)
+        for k in np.argsort(-areas.std(0), kind="stable")
+        if not concepts[k].spatial and halves(areas[:, k]) is not None
+    ][:limit]
+
+    def of(pictures: Tensor) -> Matrix:
+        return np.asarray(session.segment(pictures).float().mean((2, 3)).double().numpy()[:, order])
+
+    values = areas[:, order]
+    visible = np.clip(VISIBLE_AREA[0] * values.mean(0), *VISIBLE_AREA[1:]) if order else np.zeros(0)
+    return Rulers(tuple(concepts[k].name for k in order), values, of, visible, seeds)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """How much steps from −``reach``σ to +``reach``σ change what was measured.
+
+    Attributes:
+        directions: names, K of them.
+        properties: names, P of them.
+        shift: float64 [K, P], mean signed change in the property's own unit.
+        change: float64 [K, P], mean magnitude of the change in standard deviations of the property over the samples.
+        null_shift: float64 [R, P], the same of random directions.
+        null_change: float64 [R, P].
+        p: float64 [K, P], one minus the share of random directions that shift less, by an F test with R degrees of freedom.
+        adjusted: float64 [K, P], p at a controlled false-discovery rate.
+        visible: bool [K, P], the shift is large enough to count.
+        region: float64 [K], largest change of the mean colour of a sixteenth of the picture (0 to 1), averaged over the samples.
+        seeds: samples each was measured on.
+        reach: standard deviations to each side.
+    """
+
+    directions: tuple[str, ...]
+    properties: tuple[str, ...]
+    shift: Matrix
+    change: Matrix
+    null_shift: Matrix
+    null_change: Matrix
+    p: Matrix
+    adjusted: Matrix
+    visible: NDArray[np.bool_]
+    region: Matrix
+    seeds: int
+    reach: float
+
+    def percentile(self, direction: int, target: int) -> float:
+        """Share of the random directions that change the property less, 0..1."""
+        return float((self.null_change[:, target] < self.change[direction, target]).mean())
+
+    def passes(self, direction: int, target: int, rate: float = 0.05) -> bool:
+        """The direction moves the property visibly, more than every random one, and at a false-discovery rate below ``rate``."""
+        return bool(
+            self.visible[direction, target]
+            and self.region[direction] >= COHERENT
+            and self.adjusted[direction, target] < rate
+            and self.percentile(direction, target) == 1.0
+        )
+
+    def purity(self, direction: int, target: int) -> float:
+        """Share of the whole change, in standard deviations, that falls on the target; 1/P where all change alike."""
+        total = float(self.change[direction].sum())
+        return float(self.change[direction, target] / total) if total > 0 else 0.0
+
+    def side_effects(self, direction: int, target: int, count: int = 2) -> list[tuple[str, float]]:
+        """The properties besides the target that change most: (name, change in standard deviations)."""
+        order = [int(i) for i in np.argsort(-self.change[direction], kind="stable") if i != target]
+        return [(self.properties[i], float(self.change[direction, i])) for i in order[:count]]
+
+
+def prior_sigma(session: Session) -> float:
+    """Standard deviation of a sample along any unit direction: 1 for a normal prior, 1/√3 for a uniform one."""
+    return 1.0 if session.gan.generator.latent.prior == "normal" else 3**-0.5
+
+
+def random_directions(count: int, size: int, rng: np.random.Generator) -> Matrix:
+    """Unit vectors, uniform on the sphere: float64 [count, size]."""
+    return unit_rows(rng.standard_normal((count, size)))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What random directions do: mean signed change and mean magnitude, float64 [R, P], both in the property's own unit."""
+
+    shift: Matrix
+    size: Matrix
+
+
+def random_baseline(session: Session, rulers: Rulers, count: int = 24, *, reach: float = 2.0) -> Baseline:
+    """The effect of ``count`` random directions on the same fresh samples that :func:`measure_effects` uses."""
+    vectors = random_directions(count, session.gan.generator.latent.size, session.rng("directions: random"))
+    return Baseline(*_mean_effects(session, vectors, rulers, reach)[:2])
+
+
+def measure_effects(
+    session: Session,
+    directions: Mapping[str, Floats],
+    rulers: Rulers,
+    *,
+    baseline: Baseline | int = 24,
+    reach: float = 2.0,
+) -> Effects:
+    """The effect of each direction, and of random directions, on the same samples.
+
+    The samples are fresh: none of them was used to find a direction. A random direction's mean change is close to normal
+    around 0, so the squared change of a direction over the mean square of R random ones follows F(1, R) where the direction
+    is no better than they are.
+
+    Args:
+        session: samples and generator.
+        directions: name -> unit vector [D].
+        rulers: what is measured.
+        baseline: what random directions do, or how many of them to try.
+        reach: standard deviations to each side.
+    """
+    null = random_baseline(session, rulers, baseline, reach=reach) if isinstance(baseline, int) else baseline
+    shift, size, region = _mean_effects(session, list(directions.values()), rulers, reach)
+    p = _beyond(shift, null.shift)
+    spread = np.where(rulers.spread > 0, rulers.spread, np.inf)
+    visible = np.abs(shift) >= rulers.visible
+    return Effects(
+        tuple(directions),
+        rulers.names,
+        shift,
+        size / spread,
+        null.shift,
+        null.size / spread,
+        p,
+        adjusted(p),
+        visible,
+        region,
+        rulers.seeds,
+        reach,
+    )
+
+
+def _beyond(shift: Matrix, null: Matrix) -> Matrix:
+    """p of each shift [K, P] against those of random directions [R, P]."""
+    from scipy.stats import f as f_distribution
+
+    scale = (null**2).mean(0)
+    ratio = np.divide(shift**2, scale, out=np.zeros_like(shift), where=scale > 0)
+    ratio[(shift != 0) & (scale == 0)] = np.inf
+    return np.asarray(f_distribution.sf(ratio, 1, len(null)), np.float64)
+
+
+def _mean_effects(
+    session: Session, vectors: Sequence[Floats] | Matrix, rulers: Rulers, reach: float
+) -> tuple[Matrix, Matrix, Matrix]:
+    """(mean signed change [K, P], mean magnitude [K, P], largest change of a region [K]) along each direction."""
+    moved = [_moved(session, vector, rulers, reach) for vector in vectors]
+    shape = (len(moved), len(rulers.names))
+    return (
+        np.array([change.mean(0) for change, _ in moved]).reshape(shape),
+        np.array([np.abs(change).mean(0) for change, _ in moved]).reshape(shape),
+        np.array([region for _, region in moved], np.float64),
+    )
+
+
+def _moved(session: Session, vector: Floats, rulers: Rulers, reach: float) -> tuple[Matrix, float]:
+    """Change of each property of each fresh sample from −reach σ to +reach σ [S, P]; mean change of the busiest region."""
+    latents, labels = fresh_samples(session, rulers.seeds)
+    step = torch.from_numpy(np.asarray(vector, np.float32)) * (reach * prior_sigma(session))
+    both = torch.cat([latents - step, latents + step])
+    images = session.generate(both, labels=None if labels is None else torch.cat([labels, labels]))
+    before, after = np.split(rulers.of(images), 2)
+    regions = torch.nn.functional.adaptive_avg_pool2d(images.double() / 2, 4)
+    low, high = torch.tensor_split(regions, 2)
+    return np.asarray(after - before), float((high - low).mean(0).abs().max())
+
+
+def fresh_samples(session: Session, count: int) -> tuple[Tensor, Tensor | None]:
+    """Latents [count, D] and labels of samples beyond the session's own."""
+    indices = range(session.n, session.n + count)
+    return sampling.latents(session.seed, indices, session.gan.generator.latent), session.labels(indices)
+
+
+def strip_frames(session: Session, vector: Floats, values: Sequence[float], seeds: int = 5) -> Tensor:
+    """The session's first samples moved along a direction: float32 [F, seeds, C, H, W], one frame for each value in σ."""
+    count = min(seeds, session.n)
+    latents, labels = session.latents(count), session.labels(range(count))
+    step = torch.from_numpy(np.asarray(vector, np.float32)) * prior_sigma(session)
+    moved = torch.cat([latents + value * step for value in values])
+    images = session.generate(moved, labels=None if labels is None else labels.repeat(len(values)))
+    return images.reshape(len(values), count, *images.shape[1:])

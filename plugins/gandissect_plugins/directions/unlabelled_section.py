@@ -1,0 +1,162 @@
+"""GANSpace and SeFa as a section: what each direction changes, beside random directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gandissect.blocks import Block, Finding, Heatmap, Section, Table, Text, Trust
+from gandissect.session import Session
+
+from .basis import Directions
+from .effects import Baseline, Effects, Rulers, measure_effects
+from .probe_section import RATE, direction_strip
+from .references import HARKONEN, SHEN_ZHOU
+
+STABLE = 0.7
+REFERENCES = (HARKONEN, SHEN_ZHOU)
+MEANING = """
+- **GANSpace** takes the principal components of a layer's activations and finds, by least squares, the latent
+  direction that goes with each. *Stability* is the |cosine| with the nearest direction found from either half of
+  the samples alone; below 0.7 the direction depends on the samples.
+- **SeFa** takes the eigenvectors of AᵀA, where A is the weight of the first layer that takes the latent, each
+  output scaled to length 1 (without that the directions are others). It uses no samples.
+
+Both order directions by how much they change a layer, which is not how much they change the picture. The table
+shows the change from −2σ to +2σ on the same fresh samples for all, beside random directions. A direction is a
+finding when it moves a property visibly, more than every random direction, and at a false-discovery rate of 5 %
+over all directions and properties, while the mean colour of some sixteenth of the picture moves by 0.08 of its range.
+"""
+
+
+def unlabelled_section(
+    session: Session,
+    found: Sequence[Directions],
+    missing: Sequence[str],
+    rulers: Rulers,
+    baseline: Baseline,
+    strips: int,
+) -> Section:
+    """Effects of all directions, a table of them, and strips of the first ones of each method."""
+    title = "Directions found without labels"
+    vectors = {name: vector for part in found for name, vector in part.by_name.items()}
+    if not vectors or not rulers.names:
+        why = " ".join(missing) or "needs samples that differ in a measured property (--samples N makes more)"
+        return Section(title, summary=why, status="skipped", meaning=MEANING, references=REFERENCES)
+    effects = measure_effects(session, vectors, rulers, baseline=baseline)
+    stability = {
+        n: float(s) for part in found if len(part.stability) for n, s in zip(part.names, part.stability, strict=True)
+    }
+    best = [_standing_out(effects, row) for row in range(len(vectors))]
+    blocks: list[Block] = [
+        Text(" ".join([*(f"{part.method}: {len(part.names)} directions." for part in found), *missing]))
+    ]
+    blocks += [_heatmap(effects), _table(found, effects, best, stability)]
+    findings = []
+    places = [(part, i) for part in found for i in range(len(part.names))]
+    for row, (part, i) in enumerate(places):
+        name, column = part.names[i], best[row]
+        trust = _trust(effects, row, column, stability.get(name))
+        if i < max(1, strips // len(found)):
+            facts = _facts(part, i, effects, row, column)
+            blocks.append(direction_strip(session, part.vectors[i], name, facts, trust))
+        if trust.level == "checked":
+            findings.append(_finding(name, part, effects, row, column, trust))
+    findings.sort(key=lambda finding: -finding.weight)
+    summary = (
+        f"{len(findings)} of {len(vectors)} directions visibly change a property, more than every random direction."
+    )
+    return Section(title, *blocks, summary=summary, findings=findings[:2], meaning=MEANING, references=REFERENCES)
+
+
+def _standing_out(effects: Effects, row: int) -> int:
+    """The property that changes most of those that pass against random directions; that of the smallest p where none does."""
+    passing = [column for column in range(len(effects.properties)) if effects.passes(row, column, RATE)]
+    if passing:
+        return max(passing, key=lambda column: effects.change[row, column])
+    return int(effects.p[row].argmin())
+
+
+def _trust(effects: Effects, row: int, column: int, stability: float | None) -> Trust:
+    stable = stability is None or stability >= STABLE
+    passed = effects.passes(row, column, RATE) and stable
+    label = f"beats {effects.percentile(row, column):.0%} of random".replace("%", " %")
+    if stability is not None:
+        label += f" · stability {stability:.2f}"
+    tested = (
+        f"{effects.properties[column]} against {len(effects.null_shift)} random directions on the same {effects.seeds} "
+        f"fresh samples, adjusted p {effects.adjusted[row, column]:.2g} over {effects.p.size} pairs"
+    )
+    return Trust(label, tested, "checked" if passed else "weak")
+
+
+def _finding(name: str, part: Directions, effects: Effects, row: int, column: int, trust: Trust) -> Finding:
+    text = (
+        f"{name} ({part.method}) moves {effects.properties[column]} by {effects.shift[row, column]:+.2f} from −2σ to +2σ: "
+        f"{effects.change[row, column]:.1f} standard deviations, against {effects.null_change[:, column].mean():.1f} "
+        "for random directions."
+    )
+    along = [other for other, change in effects.side_effects(row, column) if change > effects.change[row, column] / 2]
+    if along:
+        text += f" {' and '.join(along)} {'move' if len(along) > 1 else 'moves'} along."
+    return Finding(text, trust, min(1.0, float(effects.change[row, column]) / 4))
+
+
+def _facts(part: Directions, i: int, effects: Effects, row: int, column: int) -> tuple[tuple[str, str], ...]:
+    sides = ", ".join(f"{name} {change:.1f} sd" for name, change in effects.side_effects(row, column))
+    shift, change = effects.shift[row, column], effects.change[row, column]
+    return (
+        ("strongest against random", f"{effects.properties[column]} {shift:+.2f}, {change:.1f} sd"),
+        ("random directions", f"{effects.null_change[:, column].mean():.1f} sd on average"),
+        ("side effects", sides or "none measured"),
+        (part.strength_label, f"{part.strengths[i]:.3g}"),
+    )
+
+
+def _heatmap(effects: Effects) -> Heatmap:
+    null = np.quantile(effects.null_change, [0.5, 0.95], axis=0)
+    return Heatmap(
+        np.concatenate([effects.change, null]),
+        (*effects.directions, "random, median", "random, 95 %"),
+        effects.properties,
+        f"Change of {len(effects.properties)} properties along {len(effects.directions)} directions and random ones",
+        unit="standard deviations",
+        caption=f"Mean magnitude of the change from −2σ to +2σ on {effects.seeds} fresh samples, the same for every row.",
+    )
+
+
+def _table(found: Sequence[Directions], effects: Effects, best: Sequence[int], stability: dict[str, float]) -> Table:
+    rows = []
+    names = [(part, i, name) for part in found for i, name in enumerate(part.names)]
+    for row, (part, i, name) in enumerate(names):
+        column = best[row]
+        rows.append(
+            (
+                name,
+                float(part.strengths[i]),
+                stability.get(name),
+                effects.properties[column],
+                float(effects.shift[row, column]),
+                float(effects.change[row, column]),
+                effects.percentile(row, column),
+                float(effects.adjusted[row, column]),
+                effects.purity(row, column),
+            )
+        )
+    columns = (
+        "direction",
+        "strength",
+        "stability",
+        "property",
+        "shift",
+        "change (sd)",
+        "beats random",
+        "adjusted p",
+        "purity",
+    )
+    caption = (
+        f"The property that stands out most from {len(effects.null_shift)} random directions; strength is "
+        + "; ".join(f"{part.method}: {part.strength_label}" for part in found)
+    )
+    return Table(columns, rows, caption=caption + ".")

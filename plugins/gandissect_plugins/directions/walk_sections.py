@@ -1,0 +1,194 @@
+"""Walks through latent space as sections: coordinates, interpolation, arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from gandissect.blocks import (
+    Bar,
+    Block,
+    Compare,
+    Finding,
+    ImageGrid,
+    Line,
+    Section,
+    Series,
+    Table,
+    Trust,
+    to_uint8,
+)
+from gandissect.session import Session
+
+from .effects import Matrix, Rulers
+from .references import KARRAS, RADFORD, WHITE
+from .walks import Arithmetic, Interpolation, Path, arithmetic, interpolate, pixel_path_length, sweep
+
+PATHS: tuple[Path, ...] = ("linear", "spherical")
+SHOWN = 128
+
+
+def sweep_section(session: Session) -> Section:
+    """What each coordinate does on its own, and those that do nothing."""
+    found = sweep(session)
+    size, count = len(found.change), len(found.unused)
+    order = [int(i) for i in np.argsort(-found.change, kind="stable")]
+    total = float(found.change.sum())
+    half = int(np.searchsorted(np.cumsum(found.change[order]), total / 2)) + 1 if total > 0 else 0
+    shown = range(size) if size <= SHOWN else sorted(order[:SHOWN])
+    bars = Series("change", [f"z{i}" for i in shown], [float(found.change[i]) for i in shown])
+    left_out = "" if size <= SHOWN else f" The {SHOWN} coordinates with the largest change of {size}."
+    bar = Bar(
+        (bars,),
+        "coordinate of the latent",
+        "mean pixel change, 0 to 1",
+        f"Pixel change along each of {len(shown)} coordinates",
+        caption=f"From −2σ to +2σ, one coordinate at a time, on the same {found.seeds} fresh samples.{left_out}",
+    )
+    findings = []
+    if count:
+        tested = f"the image from −2σ to +2σ on {found.seeds} fresh samples: no pixel moves by half a grey level of 256"
+        text = f"{count} of {size} latent coordinates change nothing in the image."
+        findings.append(Finding(text, Trust(f"measured · {found.seeds} samples", tested), min(1.0, 0.3 + count / size)))
+    rows = [(f"z{i}", float(found.change[i]), float(found.largest[i])) for i in order[:10]]
+    table = Table(("coordinate", "mean pixel change", "largest"), rows, caption="The ten coordinates that change most.")
+    summary = f"{count} of {size} coordinates are unused; half of all change comes from {half}."
+    names = ", ".join(f"z{i}" for i in found.unused[:40])
+    blocks: list[Block] = [bar, table]
+    if count:
+        blocks.append(Table(("unused coordinates",), [(names + (" …" if count > 40 else ""),)]))
+    return Section("Latent coordinates", *blocks, summary=summary, findings=findings, meaning=_ALONE)
+
+
+def interpolation_section(session: Session, pairs: int = 6, frames: int = 9) -> Section:
+    """Linear and spherical ways between samples, and how even they are."""
+    pairs = max(1, min(pairs, session.n // 2))
+    latents = session.latents(2 * pairs)
+    start, end, labels = latents[::2], latents[1::2], session.labels(range(0, 2 * pairs, 2))
+    ways = {p: interpolate(session, start, end, steps=frames, method=p, labels=labels) for p in PATHS}
+    lengths = {p: pixel_path_length(session, method=p) for p in PATHS}
+    steps = Line(
+        tuple(Series(p, list(range(1, frames)), [float(v) for v in ways[p].steps.mean(0)]) for p in PATHS),
+        "step",
+        "root mean square pixel change, 0 to 1",
+        "Size of each step in pixels, mean over the pairs",
+        caption=f"Mean over {pairs} pairs.",
+    )
+    columns = (
+        "way",
+        "largest step / mean step",
+        "length / distance of ends",
+        "norm at the middle",
+        "pixel path length",
+    )
+    table = Table(
+        columns,
+        [
+            (p, float(w.unevenness.mean()), float(w.detour.mean()), float(w.norms[:, frames // 2].mean()), lengths[p])
+            for p, w in ways.items()
+        ],
+        caption="A cross-fade of the two ends has 1 in the second and third column.",
+    )
+    way = ways["spherical"]
+    summary = (
+        f"On spherical ways the largest of {frames - 1} steps is {way.unevenness.mean():.1f} times the mean step; "
+        f"1 is perfectly even."
+    )
+    return Section(
+        "Interpolation",
+        _grid(ways, min(3, pairs)),
+        steps,
+        table,
+        summary=summary,
+        meaning=_WAYS,
+        references=(KARRAS, WHITE),
+    )
+
+
+def _grid(ways: Mapping[Path, Interpolation], shown: int) -> ImageGrid:
+    """The first pairs, their linear way above the spherical one."""
+    frames = next(iter(ways.values())).images.shape[1]
+    return ImageGrid(
+        np.concatenate([to_uint8(way.images[i]) for i in range(shown) for way in ways.values()]),
+        f"{shown} pairs of samples, linear and spherical ways between them",
+        columns=frames,
+        row_labels=tuple(f"{2 * i} → {2 * i + 1}, {path}" for i in range(shown) for path in ways),
+        column_labels=tuple(f"{t:.2f}" for t in np.linspace(0, 1, frames)),
+    )
+
+
+_ALONE = """
+Each coordinate is moved alone, so effects that need two of them together do not show. A prior without preferred axes
+(a normal one) lets training spread each cause over all coordinates: even bars are the rule, and a single tall bar is
+the exception.
+"""
+
+_WAYS = """
+Nine frames from one sample to another. A step far above the mean is a jump: the generator changes abruptly there. A
+straight line between two normal latents passes nearer to the origin than samples do (*norm at the middle*, 1 is
+that of the ends); the spherical way does not.
+
+*Pixel path length* is the perceptual path length (Karras 2019, eq. 2) with the mean squared difference of pixels in
+place of LPIPS: mean squared change per squared step, over 32 pairs. It compares snapshots of one model; it is not
+comparable with published values.
+"""
+
+
+def arithmetic_section(session: Session, n: int, rulers: Rulers, concepts: Rulers) -> Section:
+    """Adding what tells samples apart to other samples, for the concepts that vary most (properties where there are none)."""
+    title, source = "Latent arithmetic", concepts if concepts.names else rulers
+    found = []
+    for k, name in enumerate(source.names[:3]):
+        of = partial(_column, source.of, k)
+        result = arithmetic(session, name, source.values[:, k], of, session.rng(f"directions: adding {name}"))
+        if result is not None:
+            found.append(result)
+    if not found:
+        return Section(
+            title,
+            summary="needs a concept or property that varies, and more samples (--samples N, --concepts NAME)",
+            status="skipped",
+            meaning=_SUMS,
+        )
+    rows = [(f.name, f.success / f.tried, f.chance / f.tried, f.tried, f.p, f.length) for f in found]
+    columns = ("added", "success", "success of random additions", "samples", "p", "length (σ)")
+    best = min(found, key=lambda f: (f.p, -f.success))
+    blocks: list[Block] = [
+        Table(columns, rows, caption="p is Fisher's exact, one-sided, not adjusted."),
+        _compare(session, best),
+    ]
+    summary = (
+        f"Adding *{best.name}* gives much of it in {best.success} of {best.tried} held-out samples that had little; "
+        f"random additions of the same length in {best.chance}."
+    )
+    return Section(title, *blocks, summary=summary, meaning=_SUMS, references=(RADFORD,))
+
+
+def _column(of: Callable[[Tensor], Matrix], k: int, images: Tensor) -> Matrix:
+    return of(images)[:, k]
+
+
+_SUMS = """
+The mean latent of the samples with much of something, minus that of the samples with little (a quarter from each
+end), is added to held-out samples that have little. It succeeds where they are above the median afterwards. Random
+additions are differences between the means of random groups, scaled to the same length. The numbers of samples are
+small; read the counts. A network with random weights can show an effect here too, so this is a description and no
+finding.
+"""
+
+
+def _compare(session: Session, found: Arithmetic) -> Compare:
+    count = min(8, found.tried)
+    labels = None if found.labels is None else found.labels[:count]
+    before = session.generate(found.latents[:count], labels=labels)
+    after = session.generate(found.added[:count], labels=labels)
+    return Compare(
+        to_uint8(before),
+        to_uint8(after),
+        f"{count} held-out samples before and after adding {found.name}",
+        before_label="before",
+        after_label=f"+ {found.name}",
+    )

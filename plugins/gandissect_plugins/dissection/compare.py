@@ -1,0 +1,91 @@
+"""One layer's overlaps beside their null distribution, gathered some concepts at a time.
+
+comparison = Comparison(units=144, floors=iou_floors(144, concepts))
+comparison.add(active, areas, slice(0, 47), tested, rng=rng, draws=999)
+comparison.iou, comparison.null_iou, comparison.p   # float64 [U, K]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .chance import ActiveCells, overlaps, p_values, shuffled_overlaps
+from .overlap import iou
+
+_NULL_BYTES = 128 * 2**20  # of shuffled overlaps held at once
+
+
+class Comparison:
+    """Tables float64 [U, K] of a layer, filled column by column."""
+
+    def __init__(self, units: int, floors: Tensor) -> None:
+        """An empty table; ``floors`` float64 [K], the least excess of a finding for each concept."""
+        concepts = len(floors)
+        self._floors = floors.float()
+        self.overlap, self.iou, self.null_iou, self.null_95 = (
+            torch.zeros(units, concepts, dtype=torch.float64) for _ in range(4)
+        )
+        self.p = torch.ones(units, concepts, dtype=torch.float64)
+        self.area = torch.zeros(concepts, dtype=torch.float64)
+        self._best: list[tuple[Tensor, Tensor]] = []  # per block of units: strength and concept, [P, U] each
+
+    def add(
+        self,
+        active: ActiveCells,
+        areas: Tensor,
+        columns: slice,
+        tested: Tensor,
+        *,
+        rng: Callable[[], np.random.Generator],
+        draws: int,
+    ) -> None:
+        """Take in the concepts ``columns``, areas float32 [n, cells, K'], of which ``tested`` bool [K] may be labels."""
+        self.area[columns] = areas.double().sum((0, 1))
+        rows = max(active.samples - 1, draws)
+        step = max(1, _NULL_BYTES // (4 * rows * areas.shape[2]))
+        first = not self._best
+        for place, start in enumerate(range(0, active.units, step)):
+            units = torch.arange(start, min(start + step, active.units))
+            chosen = active.select(units)
+            null = shuffled_overlaps(chosen, areas, rng=rng(), draws=draws)
+            best = self._take(chosen, areas, null, slice(start, start + len(units)), columns, tested)
+            if first:
+                self._best.append(best)
+            else:
+                better = best[0] > self._best[place][0]
+                self._best[place] = (
+                    torch.where(better, best[0], self._best[place][0]),
+                    torch.where(better, best[1], self._best[place][1]),
+                )
+
+    def _take(
+        self, active: ActiveCells, areas: Tensor, null: Tensor, rows: slice, columns: slice, tested: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fill one block of the tables; the greatest excess of every shuffle in floors, and its concept, [P, U] each."""
+        area, count = self.area[columns], active.count()
+        observed = overlaps(active, areas)
+        self.overlap[rows, columns] = observed
+        self.iou[rows, columns] = iou(observed, count, area)
+        self.p[rows, columns] = p_values(observed, null)
+        if not len(null):
+            return torch.zeros(0, len(count)), torch.zeros(0, len(count), dtype=torch.int64)
+        null = null / (count[:, None] + area.float() - null).clamp(min=1e-20)
+        mean = null.mean(0)
+        self.null_iou[rows, columns] = mean.double()
+        self.null_95[rows, columns] = null.kthvalue(max(1, -(-len(null) * 19 // 20)), dim=0).values.double()
+        strength = torch.where(tested[columns], (null - mean) / self._floors[columns], -1.0)
+        best = strength.max(2)
+        return best.values, best.indices + columns.start
+
+    def chance(self) -> Tensor:
+        """How many units the floors label with each concept when samples are shuffled, on average: float64 [K]."""
+        total = torch.zeros(len(self.area), dtype=torch.float64)
+        for strength, concept in self._best:
+            if len(strength):
+                passed = concept[strength >= 1.0]
+                total += torch.bincount(passed, minlength=len(total)).double() / len(strength)
+        return total

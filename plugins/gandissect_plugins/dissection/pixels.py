@@ -1,0 +1,124 @@
+"""The same overlaps at the resolution of the image: activations are upsampled, masks are not pooled.
+
+counts = PixelCounts(units=96, concepts=8)
+counts.add(activations, masks, level)               # float32 [N, U, h, w], bool [N, K, H, W], float64 [U]
+counts.overlap                                      # int64 [U, K], pixels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gandissect.reducers import Reducer, State
+from gandissect.session import Session, Want
+from gandissect.streams import Activations, Masks
+from gandissect.tap import as_map
+
+from .overlap import iou
+
+if TYPE_CHECKING:
+    from .dissect import Dissection, LayerTable
+
+
+class PixelCounts(Reducer):
+    """Pixels where units are above their level and concepts are present, exact integers.
+
+    Attributes:
+        overlap: int64 [U, K], active pixels that have the concept.
+        active_in: int64 [U, K], active pixels in samples that hold any concept of the same group.
+        active: int64 [U].
+        area: int64 [K].
+    """
+
+    def __init__(self, level: Tensor, groups: Tensor) -> None:
+        """Levels float64 [U]; ``groups`` bool [K, K], which concepts are of one category."""
+        self._level, self._groups = level, groups
+        units, concepts = len(level), len(groups)
+        self.overlap = torch.zeros(units, concepts, dtype=torch.int64)
+        self.active_in = torch.zeros(units, concepts, dtype=torch.int64)
+        self.active = torch.zeros(units, dtype=torch.int64)
+        self.area = torch.zeros(concepts, dtype=torch.int64)
+
+    def add(self, indices: Sequence[int], *streams: Tensor) -> None:
+        maps, masks = as_map(streams[0].detach()), streams[1]
+        present = (masks.flatten(2).any(2).float() @ self._groups.float()) > 0
+        self.area += masks.sum((0, 2, 3))
+        for row, mask, held in zip(maps, masks, present, strict=True):
+            self._one(row, mask.flatten(1), held, (int(mask.shape[1]), int(mask.shape[2])))
+
+    def _one(self, row: Tensor, mask: Tensor, held: Tensor, size: tuple[int, int]) -> None:
+        # Bilinear values never exceed the largest cell, so units below their level everywhere are left out.
+        units = (row.flatten(1).amax(1).double() > self._level).nonzero()[:, 0]
+        if not len(units):
+            return
+        upsampled = F.interpolate(row[None, units].double(), size, mode="bilinear", align_corners=False)[0].flatten(1)
+        lit = upsampled > self._level[units, None]
+        count = lit.sum(1)
+        # Products of 0 and 1 in float32 are exact up to 2^24 pixels.
+        self.overlap[units] += (lit.float() @ mask.float().T).long()
+        self.active[units] += count
+        self.active_in[units] += count[:, None] * held
+
+    def merge(self, other: Self) -> None:
+        self.overlap += other.overlap
+        self.active_in += other.active_in
+        self.active += other.active
+        self.area += other.area
+
+    def state(self) -> State:
+        return {name: getattr(self, name) for name in ("overlap", "active_in", "active", "area")}
+
+    def load(self, state: State) -> None:
+        self.overlap, self.active_in = state["overlap"].clone(), state["active_in"].clone()
+        self.active, self.area = state["active"].clone(), state["area"].clone()
+
+    def result(self) -> PixelCounts:
+        return self
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """Counts at the image's resolution for known levels."""
+
+    levels: tuple[float, ...]
+    groups: tuple[tuple[bool, ...], ...]
+
+    def __call__(self) -> PixelCounts:
+        return PixelCounts(torch.tensor(self.levels, dtype=torch.float64), torch.tensor(self.groups))
+
+
+def at_image_resolution(session: Session, result: Dissection) -> Dissection:
+    """The same dissection with IoU counted at the image's resolution, from one more pass over the samples.
+
+    The null and its test are those of the layer's grid; the null's mean and 95 % point are scaled by the same factor as the IoU.
+    """
+    categories = [concept.category for concept in result.concepts]
+    groups = tuple(tuple(a == b for b in categories) for a in categories)
+    wants = {
+        table.layer.name: Want(
+            (Activations(table.layer.name), Masks()), PixelSpec(tuple(table.threshold.tolist()), groups), result.n
+        )
+        for table in result.layers
+    }
+    session.prepare(wants.values())
+    tables = [_refined(table, cast(PixelCounts, session[wants[table.layer.name]])) for table in result.layers]
+    return replace(result, layers=tuple(tables))
+
+
+def _refined(table: LayerTable, counts: PixelCounts) -> LayerTable:
+    fine = iou(counts.overlap, counts.active, counts.area)
+    scale = torch.where(table.iou > 0, fine / table.iou.clamp(min=1e-20), 1.0)
+    return replace(
+        table,
+        active=counts.active,
+        iou=fine,
+        iou_in_category=iou(counts.overlap, counts.active_in, counts.area),
+        null_iou=table.null_iou * scale,
+        null_95=table.null_95 * scale,
+    )

@@ -1,0 +1,134 @@
+"""Concepts that the user brings: a folder of masks, a function, or the bundled segmenter.
+
+MaskFolder("masks")                                 # masks/<concept>/<sample index>.png
+load_function("segment.py:red")                     # a function of float32 [N, C, H, W] in [-1, 1]
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gandissect.concepts import CallableSegmenter, Concept, Segmenter
+from gandissect.errors import UsageError, unknown_name
+
+
+class MaskFolder(Segmenter):
+    """Masks drawn for given samples: ``<folder>/<concept>/<sample index>.png``, any non-black pixel is inside.
+
+    A sample without a file does not have the concept. The masks say nothing about edited images, so no causal effect is
+    measured with them.
+    """
+
+    name = "masks"
+    reads_pixels = False
+
+    def __init__(self, folder: str | Path = "") -> None:
+        self._folder = Path(folder)
+        if not str(folder) or not self._folder.is_dir():
+            raise UsageError(
+                f"no folder of masks {str(folder)!r}; expected masks:FOLDER with FOLDER/<concept>/<index>.png"
+            )
+        self._names = tuple(sorted(path.name for path in self._folder.iterdir() if path.is_dir()))
+        if not self._names:
+            raise UsageError(f"{folder} has no subfolders; expected one per concept, with <sample index>.png in it")
+
+    @property
+    def concepts(self) -> Sequence[Concept]:
+        return tuple(Concept(name, "masks") for name in self._names)
+
+    def segment(self, images: Tensor, indices: Sequence[int]) -> Tensor:
+        """bool [N, K, H, W]; a mask of another size is resized to its nearest pixels."""
+        masks = torch.zeros(len(images), len(self._names), *images.shape[2:], dtype=torch.bool)
+        for row, index in enumerate(indices):
+            for column, concept in enumerate(self._names):
+                path = self._folder / concept / f"{index}.png"
+                if path.is_file():
+                    masks[row, column] = _read(path, int(images.shape[2]), int(images.shape[3]))
+        return masks
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, height: int, width: int) -> Tensor:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        mask = torch.from_numpy(np.asarray(picture.convert("L")) > 0)
+    if mask.shape != (height, width):
+        mask = F.interpolate(mask[None, None].float(), (height, width), mode="nearest-exact")[0, 0] > 0
+    return mask
+
+
+class Demo(Segmenter):
+    """The ten concepts of the bundled landscapes, by the bundled segmenter; for other images it means nothing."""
+
+    name = "demo"
+
+    @property
+    def concepts(self) -> Sequence[Concept]:
+        from gandissect.demo import CONCEPTS
+
+        return tuple(Concept(name, "scene") for name in CONCEPTS)
+
+    def segment(self, images: Tensor, indices: Sequence[int]) -> Tensor:
+        """bool [N, 10, H, W]; nothing is found in grey images."""
+        from gandissect.demo import segment
+
+        size = images.shape[2:]
+        if images.shape[1] != 3:
+            return torch.zeros(len(images), len(self.concepts), *size, dtype=torch.bool)
+        masks = segment(images)
+        if masks.shape[2:] != size:
+            masks = F.interpolate(masks.float(), tuple(size), mode="nearest-exact") > 0
+        return masks
+
+
+def load_function(spec: str) -> Segmenter:
+    """The segmenter made from ``file.py:function`` or ``package.module:function``.
+
+    The function takes float32 [N, C, H, W] in [-1, 1] and returns [N, K, H, W] or [N, H, W]; the names of its concepts are its
+    attribute ``concepts``, its module's ``CONCEPTS``, or its own name. A Segmenter instance or class is taken as it is.
+
+    Raises:
+        UsageError: no such file or module.
+        UnknownName: no such function in it.
+    """
+    place, _, name = spec.rpartition(":")
+    module = _module(place, spec)
+    found = getattr(module, name, None)
+    if isinstance(found, type) and issubclass(found, Segmenter):
+        return found()
+    if isinstance(found, Segmenter):
+        return found
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise unknown_name("function", name, known, f"in {place}")
+    names: Sequence[str] = getattr(found, "concepts", ()) or getattr(module, "CONCEPTS", ())
+    return CallableSegmenter(cast(Callable[[Tensor], Tensor], found), tuple(names))
+
+
+def _module(place: str, spec: str) -> ModuleType:
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except ImportError as error:
+            raise UsageError(f"concepts {spec!r}: no module {place!r} ({error}); expected file.py:function") from error
+    path = Path(place)
+    if not path.is_file():
+        raise UsageError(f"concepts {spec!r}: no file {place}; expected file.py:function")
+    made = importlib.util.spec_from_file_location(f"gandissect_concepts_{path.stem}", path)
+    if made is None or made.loader is None:
+        raise UsageError(f"concepts {spec!r}: {place} is not a Python file")
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    return module
