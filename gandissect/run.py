@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gandissect.analyzer import Analyzer
-from gandissect.blocks import Json, Section, jsonable, to_uint8
+from gandissect.blocks import Json, Pixels, Section, jsonable, to_uint8
 from gandissect.concepts import Segmenter
 from gandissect.errors import GandissectError, UsageError
 from gandissect.gan import Gan
@@ -25,8 +26,9 @@ from gandissect.plugins import Registry, load_plugins
 from gandissect.progress import Progress
 from gandissect.provenance import provenance, redact
 from gandissect.real import RealImages
+from gandissect.reducers import KeepSpec
 from gandissect.report import Report
-from gandissect.session import Session, Want
+from gandissect.session import Images, Session, Want
 from gandissect.vocabulary import build_vocabulary
 
 Chosen = str | type[Analyzer] | Analyzer
@@ -116,11 +118,13 @@ def _plan(
     instances = []
     for item in list(known.values()) if chosen is None else chosen:
         cls = plugins.get_analyzer(item) if isinstance(item, str) else item
-        instance = cls(options.get(cls.name)) if isinstance(cls, type) else cls
+        if isinstance(cls, type) and issubclass(cls, Analyzer):
+            instance: object = cls(options.get(cls.name))
+        else:
+            instance = cls
         if not isinstance(instance, Analyzer):
-            raise UsageError(
-                f"{cls!r} is not an analyzer: expected a name, a class or an instance of gandissect.Analyzer"
-            )
+            expected = "expected a name, a class or an instance of gandissect.Analyzer"
+            raise UsageError(f"{cls!r} is not an analyzer: {expected}")
         if instance.name not in skip:
             instances.append(instance)
     return sorted(instances, key=lambda analyzer: analyzer.order)
@@ -136,7 +140,7 @@ def _real(data: str | Path | torch.Tensor | None, gan: Gan) -> RealImages | None
 
 def _run(plan: Sequence[Analyzer], session: Session, plugins: Registry, outcome: _Outcome, strict: bool) -> None:
     ready: list[tuple[Analyzer, str]] = []
-    wants: list[Want] = []
+    wants = [Want((Images(),), KeepSpec(), _strip_length(session))]
     for analyzer in plan:
         missing = analyzer.needs.missing(session)
         ready.append((analyzer, missing))
@@ -216,11 +220,10 @@ def _report(
     for analyzer in plan:
         values = jsonable(analyzer.options)
         resolved[analyzer.name] = values if isinstance(values, Mapping) else {}
-    strip = session.images(min(10, session.n)) if not outcome.interrupted or session.passes else torch.zeros(0, 3, 1, 1)
     report = Report(
         title=gan.name,
         summary=gan.summary,
-        strip=to_uint8(strip),
+        strip=_strip(session, outcome),
         sections=tuple(outcome.sections),
         provenance=provenance(gan, session, resolved, plugins, outcome.seconds, command),
         interrupted=outcome.interrupted,
@@ -228,3 +231,19 @@ def _report(
     )
     added = [_replaced(section, analyzer=section.analyzer or "plugin") for section in plugins.report_done(report)]
     return replace(report, sections=(*report.sections, *added)) if added else report
+
+
+def _strip(session: Session, outcome: _Outcome) -> Pixels:
+    """The first samples for the first screen; none where the run was stopped before there were any or the GAN fails."""
+    nothing = np.zeros((0, 1, 1, 3), np.uint8)
+    if outcome.interrupted and not session.passes:
+        return nothing
+    try:
+        return to_uint8(session.images(_strip_length(session)))
+    except Exception as error:
+        session.notes.append(f"no samples for the first screen: {type(error).__name__}: {error}")
+        return nothing
+
+
+def _strip_length(session: Session) -> int:
+    return min(10, session.n)

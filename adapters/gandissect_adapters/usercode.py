@@ -21,7 +21,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from gandissect.adapter import Adapter, Hints, Match, Networks
-from gandissect.errors import NotOpened, unknown_name
+from gandissect.errors import NotOpened, UsageError, unknown_name
 from gandissect.gan import Assumption, LatentSpace
 from gandissect.peek import Peek
 from gandissect.plugins import hookimpl
@@ -132,7 +132,7 @@ def _import(source: str) -> ModuleType:
             return importlib.import_module(source)
         path = Path(source).expanduser().resolve()
         if not path.is_file():
-            raise NotOpened(f"no file {source} (looked for {path})")
+            raise UsageError(f"no file {source} to take the code from; expected file.py:Class or package.module:factory")
         name = f"gandissect_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:

@@ -19,8 +19,8 @@ META = torch.device("meta")
 class Rebuilt(nn.Module):
     """Layers that run one after the other; each is a submodule under the name it has in the file.
 
-    ``order`` lists their dotted names as they run. What has no name in the file (an activation called as a function) is a
-    child of the layer it follows: ``bn1.act``.
+    ``order`` lists their dotted names as they run. What has no name in the file (an activation called as a function) stands
+    beside the layer it follows: ``bn1_act``. (As a child of it, it would make that layer a container.)
     """
 
     def __init__(self, layers: Sequence[tuple[str, nn.Module]]) -> None:
@@ -99,12 +99,12 @@ def _extras(step: Step) -> list[tuple[str, nn.Module]]:
 
 
 def _named(extras: list[tuple[str, nn.Module]], slots: list[str], behind: str) -> list[tuple[str, nn.Module]]:
-    """Extras under the names of the file's slots where those are as many; else as children of the layer before."""
+    """Extras under the names of the file's slots where those are as many; else beside the layer before."""
     flat = [(word, module) for word, module in extras if word in ("act", "up")]
     if flat and len(slots) >= len(flat) and behind:
         names = dict(zip((id(module) for _, module in flat), slots, strict=False))
-        return [(names.get(id(module), f"{behind}.{word}"), module) for word, module in extras]
-    return [(f"{behind}.{word}" if behind else word, module) for word, module in extras]
+        return [(names.get(id(module), f"{behind}_{word}"), module) for word, module in extras]
+    return [(f"{behind}_{word}" if behind else word, module) for word, module in extras]
 
 
 def _layer(op: Op, step: Step, eps: float) -> nn.Module:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gandissect_adapters.recognise.refuse import looks_like
 from gandissect_adapters.recognise.unwrap import StateDict
 
 
 def decoder_of(state: StateDict) -> list[StateDict] | None:
     """The half of ``state`` behind two equal linear layers (mean and log-variance), where there are such."""
+    if looks_like(state.tensors):
+        return None
     linear = [name for name, tensor in state.tensors.items() if name.endswith(".weight") and tensor.dim() == 2]
     for i, (mean, spread, after) in enumerate(zip(linear, linear[1:], linear[2:], strict=False)):
         shapes = [state.tensors[name].shape for name in (mean, spread, after)]

@@ -24,6 +24,7 @@ from gandissect_plugins.attributions.checks import (
     rank_correlation,
     shuffled_weights,
 )
+from gandissect_plugins.attributions.trained import TRAINED
 from gandissect_plugins.gradcam.cam import CamResult, Weighting, grad_cams, run, without_cells
 
 Measure = Callable[[Tensor], Tensor]
@@ -108,7 +109,7 @@ class CamCheck:
     @property
     def passed(self) -> bool:
         """Deletion beats chance, the map depends on the weights, and the network is no random one."""
-        return self.deletion.gain.clear and self.similarity < SIMILAR and self.learned <= 0.05
+        return self.deletion.gain.clear and self.similarity < SIMILAR and self.learned <= TRAINED
 
 
 def deletion(

@@ -52,7 +52,7 @@ class GradCamOptions:
     images: int = option(8, "samples that maps are made of")
     fraction: float = option(0.2, "fraction of a map's cells that the check deletes")
     shuffles: int = option(
-        19, "discriminators with shuffled weights to compare with; 0 leaves out that check and its findings"
+        49, "discriminators with shuffled weights to compare with; 0 leaves out that check and its findings"
     )
     concepts: int = option(2, "concepts whose area is explained in the generator")
 
@@ -208,7 +208,9 @@ class GradCam(Analyzer):
         checks = explain_score(session, images, options)
         if not checks:
             return Section(
-                title, status="skipped", summary="the discriminator has no layer that is a map, only vectors"
+                title,
+                status="skipped",
+                summary="the discriminator's layers are vectors, not maps; see its pixels with --analyzers attributions",
             )
         return score_section(title, images, checks, real=real)
 
@@ -216,7 +218,7 @@ class GradCam(Analyzer):
         title = "Where in the generator a concept comes from"
         missing = Needs(gradients=True, layers=True, edits=True, concepts=True).missing(session)
         if not missing and not session.vocabulary.reads_pixels:
-            missing = "needs concepts that are found in pixels; the given masks say nothing about an edited image"
+            missing = "needs concepts found in pixels (pass --concepts NAME): given masks say nothing of edited images"
         if missing:
             return Section(title, status="skipped", summary=missing)
         cams = explain_concepts(session, options=options)
@@ -227,8 +229,8 @@ class GradCam(Analyzer):
 
 def _nothing(session: Session) -> str:
     if not map_layers(session.gan.generator):
-        return "the generator has no layer that is a map, only vectors"
-    return "no concept covers 1 to 70 % of half of the samples"
+        return "the generator has no layer that is a map, only vectors; --skip grad-cam leaves this out"
+    return "no concept covers 1 to 70 % of half of the samples; pass others with --concepts NAME"
 
 
 def score_section(title: str, images: Tensor, checks: Sequence[CamCheck], *, real: bool) -> Section:

@@ -1,0 +1,67 @@
+"""Blocks of words and numbers.
+
+Table(("R", "G", "B"), [(0.1, 0.2, -0.3)])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gandissect.blocks.base import Block, Cell, Json
+
+
+@dataclass(frozen=True)
+class Text(Block):
+    """A paragraph or more of Markdown: paragraphs, ``*emphasis*``, ``**strong**``, `` `code` ``, lists; no HTML."""
+
+    kind: ClassVar[str] = "text"
+    markdown: str
+
+
+@dataclass(frozen=True)
+class Fold(Block):
+    """Blocks behind a summary line, closed at first ("What does this mean?")."""
+
+    kind: ClassVar[str] = "fold"
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Table(Block):
+    """Rows of cells; numbers are right-aligned and rounded to four significant digits in HTML, kept whole in JSON."""
+
+    kind: ClassVar[str] = "table"
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    sortable: bool = True
+
+
+@dataclass(frozen=True)
+class Code(Block):
+    """Source or a command, monospaced."""
+
+    kind: ClassVar[str] = "code"
+    source: str
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Data(Block):
+    """Anything JSON for programs; in HTML only its name is shown."""
+
+    kind: ClassVar[str] = "data"
+    name: str
+    value: Json
+
+
+@dataclass(frozen=True)
+class Html(Block):
+    """Raw HTML: shown in a sandboxed frame, labelled as made by a plugin; ``alt`` stands for it everywhere else."""
+
+    kind: ClassVar[str] = "html"
+    source: str
+    alt: str
