@@ -1,6 +1,6 @@
 """Cost of the shared pass against the bare forward pass over the same latents, as ratios within one run.
 
-    python benchmarks/one_pass.py [CHECKPOINT] [-n 1000]
+python benchmarks/one_pass.py [CHECKPOINT] [-n 1000]
 """
 
 from __future__ import annotations

@@ -211,7 +211,8 @@ def _load(adapter: Adapter, seen: Peek, hints: Hints) -> Networks:
     networks = adapter.open(seen, hints)
     if networks.generator is None:
         raise NotOpened(
-            f"{seen.path.name} holds a discriminator and no generator; pass the generator's checkpoint and this one with --discriminator"
+            f"{seen.path.name} holds a discriminator and no generator; pass the generator's checkpoint, and this one with "
+            "--discriminator"
         )
     return networks
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +72,20 @@ class Report:
     renderers: Sequence[Renderer] = field(default=(), repr=False, compare=False)
 
     def findings(self, limit: int = 5) -> tuple[tuple[Finding, Section], ...]:
-        """The ``limit`` weightiest findings, each with the section that carries its evidence."""
+        """The ``limit`` weightiest findings, each with the section that carries its evidence.
+
+        No analyzer gives more than two of them while another one has something to say.
+        """
         found = [(finding, section) for section in self.sections for finding in section.findings]
-        return tuple(sorted(found, key=lambda pair: -pair[0].weight)[:limit])
+        found.sort(key=lambda pair: -pair[0].weight)
+        given: Counter[str] = Counter()
+        first: list[tuple[Finding, Section]] = []
+        rest: list[tuple[Finding, Section]] = []
+        for pair in found:
+            given[pair[1].analyzer] += 1
+            (first if given[pair[1].analyzer] <= 2 else rest).append(pair)
+        chosen = [*first, *rest][:limit]
+        return tuple(sorted(chosen, key=lambda pair: -pair[0].weight))
 
     @property
     def failed(self) -> tuple[Section, ...]:

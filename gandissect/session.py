@@ -227,8 +227,8 @@ class Session:
     def _batches(self, n: int, streams: Sequence[Stream], real: bool) -> Iterator[Batch]:
         """Batches of at most ``batch_size`` samples 0..n-1 with everything ``streams`` need."""
         read: dict[Role, list[str]] = {"generator": [], "discriminator": []}
-        for role, names in read.items():
-            names += sorted({name for stream in streams if (name := stream.layer(role)) is not None})
+        for role in read:
+            read[role] = sorted({name for stream in streams if (name := stream.layer(role)) is not None})
         if real and read["generator"]:
             raise UsageError("real images have no generator activations; invert them first")
         with_scores = bool(read["discriminator"]) or any(stream.needs_scores for stream in streams)

@@ -132,7 +132,9 @@ def _import(source: str) -> ModuleType:
             return importlib.import_module(source)
         path = Path(source).expanduser().resolve()
         if not path.is_file():
-            raise UsageError(f"no file {source} to take the code from; expected file.py:Class or package.module:factory")
+            raise UsageError(
+                f"no file {source} to take the code from; expected file.py:Class or package.module:factory"
+            )
         name = f"gandissect_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
@@ -141,7 +143,7 @@ def _import(source: str) -> ModuleType:
         sys.modules[name] = code
         spec.loader.exec_module(code)
         return code
-    except NotOpened:
+    except (NotOpened, UsageError):
         raise
     except ModuleNotFoundError as error:
         if error.name == source.split(".", maxsplit=1)[0]:

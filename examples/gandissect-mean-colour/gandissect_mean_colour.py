@@ -1,6 +1,6 @@
 """The average colour of the samples: a complete plugin for gandissect.
 
-    gandissect analyze ckpt.pt -a mean-colour
+gandissect analyze ckpt.pt -a mean-colour
 """
 
 from collections.abc import Iterator

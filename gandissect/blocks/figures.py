@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from gandissect.blocks.base import Block, Floats, Pixels
+import numpy as np
+
+from gandissect.blocks.base import Block, Floats, Json, Pixels, jsonable
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,14 @@ class Histogram(Block):
     alt: str
     bins: int = 40
     caption: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        """The counts in each bin, not the values."""
+        values = np.concatenate([np.asarray(group, dtype=float) for group in self.groups.values()] or [np.zeros(1)])
+        edges = np.histogram_bin_edges(values[np.isfinite(values)], self.bins)
+        counts = {name: np.histogram(np.asarray(group, dtype=float), edges)[0] for name, group in self.groups.items()}
+        told = {"kind": self.kind, "x_label": self.x_label, "alt": self.alt, "caption": self.caption}
+        return {**told, "edges": jsonable(edges), "counts": jsonable(counts)}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gandissect.blocks.base import Block, Floats, Pixels, Trust
+from gandissect.blocks.base import Block, Floats, Json, Pixels, Trust
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ class Overlay(Block):
     columns: int = 8
     unit: str = ""
     caption: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        """The maps with three significant digits, as many as their colours show."""
+        told = super().to_json()
+        rounded = [float(f"{value:.3g}") if np.isfinite(value) else None for value in np.asarray(self.maps).flatten()]
+        return {**told, "maps": {"shape": list(self.maps.shape), "values": rounded}}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """A small GAN of landscapes whose concepts are known, to try every analysis on.
 
-    import gandissect
-    from gandissect.demo import CONCEPTS, demo_checkpoint, segment
+import gandissect
+from gandissect.demo import CONCEPTS, demo_checkpoint, segment
 
-    gan = gandissect.open(demo_checkpoint())
-    masks = segment(gan.generator(gan.latents(16)))      # bool [16, K, 64, 64]
+gan = gandissect.open(demo_checkpoint())
+masks = segment(gan.generator(gan.latents(16)))      # bool [16, K, 64, 64]
 """
 
 from __future__ import annotations

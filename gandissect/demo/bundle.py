@@ -1,8 +1,8 @@
 """The files that ship with the demo, and how they are written and read.
 
-    from gandissect.demo.bundle import demo_generator, demo_segmenter, segment
+from gandissect.demo.bundle import demo_generator, demo_segmenter, segment
 
-    masks = segment(demo_generator()(torch.randn(16, 64)))      # bool [16, K, 64, 64]
+masks = segment(demo_generator()(torch.randn(16, 64)))      # bool [16, K, 64, 64]
 """
 
 from __future__ import annotations

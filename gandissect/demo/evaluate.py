@@ -1,6 +1,6 @@
 """Compare samples of the demo's GAN with drawn scenes, concept by concept, as a Markdown table.
 
-    python -m gandissect.demo.evaluate --samples 2048 --threads 1
+python -m gandissect.demo.evaluate --samples 2048 --threads 1
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The three networks of the demo: a generator, its discriminator and a segmenter that knows the concepts.
 
-    generator = SceneGenerator().eval()
-    images = generator(torch.randn(16, generator.latent_size))     # float32 [16, 3, 64, 64] in [-1, 1]
-    scores = SceneDiscriminator().eval()(images)                   # float32 [16], larger is more real
-    logits = SceneSegmenter().eval()(images)                       # float32 [16, K, 64, 64]
+generator = SceneGenerator().eval()
+images = generator(torch.randn(16, generator.latent_size))     # float32 [16, 3, 64, 64] in [-1, 1]
+scores = SceneDiscriminator().eval()(images)                   # float32 [16], larger is more real
+logits = SceneSegmenter().eval()(images)                       # float32 [16, K, 64, 64]
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Draw landscapes whose every pixel has a known concept.
 
-    from gandissect.demo.scenes import CONCEPTS, scenes
+from gandissect.demo.scenes import CONCEPTS, scenes
 
-    images, masks, attributes = scenes(seed=0, indices=range(16))
-    masks[:, CONCEPTS.index("moon")]    # bool [16, 64, 64]
+images, masks, attributes = scenes(seed=0, indices=range(16))
+masks[:, CONCEPTS.index("moon")]    # bool [16, 64, 64]
 """
 
 from __future__ import annotations

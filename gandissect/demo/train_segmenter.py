@@ -1,6 +1,6 @@
 """Train the demo's segmenter on drawn scenes, whose masks are exact.
 
-    python -m gandissect.demo.train_segmenter --out weights --minutes 4 --threads 1
+python -m gandissect.demo.train_segmenter --out weights --minutes 4 --threads 1
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import nn
 
 import gandissect
 from gandissect.adapter import Hints, Networks
-from gandissect.errors import NotOpened
+from gandissect.errors import GandissectError, NotOpened
 from gandissect.peek import peek
 
 Z = torch.randn(3, 12, 1, 1, generator=torch.Generator().manual_seed(3))
@@ -126,7 +126,7 @@ def test_weights_that_do_not_fit_are_listed(eager: nn.Module, code: str, tmp_pat
     ],
 )
 def test_every_mistake_is_one_sentence(spec: str, settings: dict[str, object], message: str, code: str) -> None:
-    with pytest.raises(NotOpened, match=message):
+    with pytest.raises(GandissectError, match=message):
         build(spec.format(code=code), settings)
 
 

@@ -47,7 +47,10 @@ def hostile_zip(folder: Path) -> Path:
 def language_model(folder: Path) -> Path:
     state = {"transformer.wte.weight": torch.randn(100, 16), "transformer.wpe.weight": torch.randn(32, 16)}
     for layer in range(2):
-        state |= {f"transformer.h.{layer}.attn.c_attn.weight": torch.randn(16, 48), f"transformer.h.{layer}.ln_1.weight": torch.ones(16)}
+        state |= {
+            f"transformer.h.{layer}.attn.c_attn.weight": torch.randn(16, 48),
+            f"transformer.h.{layer}.ln_1.weight": torch.ones(16),
+        }
     torch.save({**state, "lm_head.weight": torch.randn(100, 16)}, folder / "gpt.pt")
     return folder / "gpt.pt"
 
@@ -74,7 +77,13 @@ def missing(folder: Path) -> Path:
 
 
 def discriminator(folder: Path) -> Path:
-    convs = [nn.Conv2d(3, 16, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.LeakyReLU(0.2)]
+    convs = [
+        nn.Conv2d(3, 16, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(16, 32, 4, 2, 1),
+        nn.BatchNorm2d(32),
+        nn.LeakyReLU(0.2),
+    ]
     torch.save(nn.Sequential(*convs, nn.Conv2d(32, 1, 8, 1, 0)).state_dict(), folder / "D.pth")
     return folder / "D.pth"
 
@@ -149,7 +158,11 @@ def test_a_bad_file_gets_one_sentence_and_exit_code_4(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_bad_argument_gets_one_sentence_and_exit_code_2(
-    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, err = run(capsys, "analyze", str(demo_checkpoint()), "-n", "8", *arguments)

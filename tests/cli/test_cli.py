@@ -142,7 +142,9 @@ def test_new_refuses_to_overwrite(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 def test_user_code_opens_what_is_given(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code_file = tmp_path / "mine.py"
-    code_file.write_text("from gandissect.testing import PlantedGenerator as G\ndef build(nz=3):\n    assert nz == 16\n    return G()\n")
+    code_file.write_text(
+        "from gandissect.testing import PlantedGenerator as G\ndef build(nz=3):\n    assert nz == 16\n    return G()\n"
+    )
     torch.save(PlantedGenerator().state_dict(), tmp_path / "g.pt")
     arguments = ["--generator", f"{code_file}:build", "--set-generator", "nz=16", "-o", str(tmp_path / "r.json"), "-q"]
     assert run(capsys, "analyze", str(tmp_path / "g.pt"), *FAST, *arguments)[0] == 0

@@ -25,7 +25,12 @@ def test_strings_become_what_the_field_says() -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"fast": "perhaps"}, "fast"), ({"quantile": "a"}, "quantile"), ({"mode": "x"}, "'cell'"), ({"limit": "1.5"}, "limit")],
+    [
+        ({"fast": "perhaps"}, "fast"),
+        ({"quantile": "a"}, "quantile"),
+        ({"mode": "x"}, "'cell'"),
+        ({"limit": "1.5"}, "limit"),
+    ],
 )
 def test_a_wrong_value_names_the_option(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):

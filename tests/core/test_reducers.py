@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ ACTS = torch.randn(23, 3, 4, 5, generator=torch.Generator().manual_seed(0)).roun
 
 def cuts(draw_sizes: list[int]) -> list[range]:
     edges = np.cumsum([0, *draw_sizes])
-    return [range(a, min(b, 23)) for a, b in zip(edges, edges[1:], strict=False) if a < 23]
+    return [range(a, min(b, 23)) for a, b in pairwise(edges) if a < 23]
 
 
 SPECS = {"keep": KeepSpec(), "keep max": KeepSpec(pool="max"), "moments": MomentsSpec(), "tail": TailSpec(17)}

@@ -22,7 +22,11 @@ WANTS = [
 
 
 def tensors(result: object) -> list[torch.Tensor]:
-    return [result] if isinstance(result, torch.Tensor) else [v for v in vars(result).values() if isinstance(v, torch.Tensor)]
+    return (
+        [result]
+        if isinstance(result, torch.Tensor)
+        else [v for v in vars(result).values() if isinstance(v, torch.Tensor)]
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

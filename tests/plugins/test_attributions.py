@@ -116,7 +116,7 @@ def test_random_state_and_model_are_as_they_were_even_when_the_model_fails(metho
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
     attribute(Discriminator(module, (), (3, 32, 32)), method, corner_images(1), corner_images(2), effort=LITTLE)
     module.forward = failing  # type: ignore[method-assign]
-    with pytest.raises(ArithmeticError):  # noqa: PT012
+    with pytest.raises(ArithmeticError):
         for _ in range(4):
             attribute(Discriminator(module, (), (3, 32, 32)), method, corner_images(1), corner_images(2), effort=LITTLE)
     assert torch.equal(states[0], torch.get_rng_state())
@@ -164,7 +164,7 @@ def test_latents_of_class_conditional_generators_keep_their_class() -> None:
 def test_shuffled_weights_are_back_in_the_same_storage_after_an_exception() -> None:
     module = RandomDiscriminator(0)
     before = [(p.data_ptr(), p.detach().clone()) for p in module.parameters()]
-    with pytest.raises(ArithmeticError), shuffled_weights(module, rng()):  # noqa: PT012
+    with pytest.raises(ArithmeticError), shuffled_weights(module, rng()):
         assert not torch.equal(module.head.weight, before[-2][1])
         assert torch.equal(module.head.weight.detach().sort().values, before[-2][1].sort().values)
         raise ArithmeticError

@@ -1,6 +1,7 @@
 import pytest
-from gandissect.testing import check_analyzer, tiny_session
 from gandissect_mean_colour import MeanColour
+
+from gandissect.testing import check_analyzer, tiny_session
 
 
 def test_it_keeps_the_promises_of_an_analyzer() -> None:

@@ -1,6 +1,6 @@
 """How much beyond chance is enough: the floors that networks with random weights stay under.
 
-iou_floors(40, concepts)                            # float64 [K]: 0.04, or 0.09 for edges and textures
+iou_floors(40, concepts)                            # float64 [K]: 0.04, or 0.09 for edges, textures and clusters
 correlation_floor(1000, 40, 1024)                   # 0.4
 """
 
@@ -18,8 +18,9 @@ FLOOR = 0.04  # as in Bau et al. 2020, but above the null's mean
 CONTRAST_FLOOR = 0.09
 CORRELATION_FLOOR = 0.4
 LEAST_CELLS = 16
-CONTRAST = frozenset({"edge", "texture"})
-"""Categories of contrast: where any unit of any network is strongly active there is more of it."""
+CONTRAST = frozenset({"edge", "texture", "cluster"})
+"""Categories of contrast: where any unit of any network is strongly active there is more of it. Clusters are fitted to the
+network's own images, and some of them are textures."""
 
 LOW_LEVEL = frozenset({"colour", "light", "saturation", "edge", "texture", "cluster"})
 """Categories that say how a pixel looks; concepts of any other category come first where there is room for a few only."""

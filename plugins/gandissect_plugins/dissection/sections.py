@@ -41,7 +41,7 @@ overlap among the shuffles, standardised and pooled over the units of a layer wh
 The false-discovery rate is held by Benjamini–Hochberg over all units, concepts and layers together.
 
 **Floors.** A label is reported when it passes that test *and* its IoU exceeds the shuffled mean by {FLOOR:g}, or
-{CONTRAST_FLOOR:g} for edges and textures (in a layer of few units by 0.3/√units, or 0.36/√units). A unit that is
+{CONTRAST_FLOOR:g} for edges, textures and clusters (in a layer of few units by 0.3/√units, or 0.36/√units). A unit that is
 active in 1 % of its cells cannot have a large IoU with a concept that covers much more: at most quantile / area. A unit
 without such an IoU is reported by *correlation* when Pearson's r over all cells exceeds what position alone gives by
 {CORRELATION_FLOOR:g} (1.2/√units in a layer of fewer than 9 units, 5/√(n − 1) below 158 samples), in maps of at least

@@ -1,6 +1,6 @@
 """What was opened, what it makes, how it is built and whether it is healthy; and, after dissection, what is found where.
 
-    gandissect analyze ckpt.pt -a overview,topology
+gandissect analyze ckpt.pt -a overview,topology
 """
 
 from __future__ import annotations

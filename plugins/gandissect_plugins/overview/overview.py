@@ -1,7 +1,7 @@
 """Samples, how the checkpoint was opened, architecture, and the health of units and pixels.
 
-    for section in Overview().run(session):
-        print(section.title, section.summary)
+for section in Overview().run(session):
+    print(section.title, section.summary)
 """
 
 from __future__ import annotations
@@ -12,7 +12,20 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gandissect.analyzer import Analyzer
-from gandissect.blocks import Bar, Block, Cell, Finding, Histogram, ImageGrid, Section, Series, Table, Text, Trust, to_uint8
+from gandissect.blocks import (
+    Bar,
+    Block,
+    Cell,
+    Finding,
+    Histogram,
+    ImageGrid,
+    Section,
+    Series,
+    Table,
+    Text,
+    Trust,
+    to_uint8,
+)
 from gandissect.gan import LayerInfo, Network
 from gandissect.options import option
 from gandissect.reducers import MomentsResult, MomentsSpec
@@ -22,7 +35,7 @@ SATURATED = 0.999
 
 
 @dataclass(frozen=True)
-class Options:
+class OverviewOptions:
     """Options of overview."""
 
     samples: int = option(64, "number of samples shown")
@@ -91,8 +104,8 @@ class Overview(Analyzer):
 
     name = "overview"
     order = 100
-    Options = Options
-    options: Options
+    Options = OverviewOptions
+    options: OverviewOptions
 
     def wants(self, session: Session) -> Iterable[Want]:
         """Range of every unit, and the samples that are shown."""
@@ -115,7 +128,9 @@ class Overview(Analyzer):
         prior = "N(0, 1)" if latent.prior == "normal" else "U(−1, 1)"
         labels = tuple(f"sample {index}" for index in range(len(images)))
         alt = f"the first {len(images)} samples of seed {session.seed}"
-        grid = ImageGrid(to_uint8(images), alt, columns=8, labels=labels, caption=f"Samples 0 to {len(images) - 1}, unselected.")
+        grid = ImageGrid(
+            to_uint8(images), alt, columns=8, labels=labels, caption=f"Samples 0 to {len(images) - 1}, unselected."
+        )
         channels, height, width = session.gan.generator.image_shape
         summary = (
             f"{len(images)} unselected samples, {width}×{height} with {channels} channel{'s' if channels > 1 else ''}, "
@@ -161,11 +176,19 @@ def _architecture(session: Session) -> Section:
     if gan.discriminator is not None:
         blocks.append(_layer_table(gan.discriminator))
     can = {name.replace("_", " "): "yes" if value else "no" for name, value in vars(gan.capabilities).items()}
-    blocks.append(Table(("capability", "found"), list(can.items()), caption="What was found by running one sample.", sortable=False))
-    parameters = f"The generator has {gan.generator.parameter_count:,} parameters in {len(gan.generator.layers)} readable layers"
+    blocks.append(
+        Table(
+            ("capability", "found"), list(can.items()), caption="What was found by running one sample.", sortable=False
+        )
+    )
+    parameters = (
+        f"The generator has {gan.generator.parameter_count:,} parameters in {len(gan.generator.layers)} readable layers"
+    )
     if gan.discriminator is not None:
         parameters += f"; the discriminator {gan.discriminator.parameter_count:,}"
-    meaning = "A layer is listed because its output was read; it is called editable because an edit of it changed the image."
+    meaning = (
+        "A layer is listed because its output was read; it is called editable because an edit of it changed the image."
+    )
     return Section("Architecture", *blocks, summary=parameters + ".", meaning=meaning)
 
 
@@ -174,8 +197,15 @@ def _layer_table(network: Network) -> Table:
         (info.name, info.kind, f"{info.channels}×{info.height}×{info.width}", info.parameters, info.editable, info.main)
         for info in network.layers
     ]
-    caption = f"Layers of the {network.role} in order of execution; “analyzed” marks those that the analyses below look at."
-    return Table(("layer", "type", "units×height×width", "parameters", "editable", "analyzed"), rows, caption=caption, sortable=False)
+    caption = (
+        f"Layers of the {network.role} in order of execution; “analyzed” marks those that the analyses below look at."
+    )
+    return Table(
+        ("layer", "type", "units×height×width", "parameters", "editable", "analyzed"),
+        rows,
+        caption=caption,
+        sortable=False,
+    )
 
 
 def _health(session: Session) -> Section:
@@ -187,7 +217,13 @@ def _health(session: Session) -> Section:
     trust = Trust(f"exact, n = {session.n}", f"the extremes of every unit over all cells of {session.n} samples")
     findings = []
     if dead:
-        findings.append(Finding(f"**{dead} of {units} units are dead**: they are 0 for every sample.", trust, 0.55 if dead > units / 20 else 0.3))
+        findings.append(
+            Finding(
+                f"**{dead} of {units} units are dead**: they are 0 for every sample.",
+                trust,
+                0.55 if dead > units / 20 else 0.3,
+            )
+        )
     findings += _collapse_findings(output, len(images))
     names = [layer.layer for layer in layers]
     blocks: list[Block] = []
@@ -200,7 +236,13 @@ def _health(session: Session) -> Section:
             alt = "dead and constant units per layer"
             blocks.append(Bar(series, "layer", "units", alt))
         rows: list[tuple[Cell, ...]] = [
-            (layer.layer, layer.units, len(layer.dead), len(layer.constant), ", ".join(map(str, (*layer.dead, *layer.constant)[:24])))
+            (
+                layer.layer,
+                layer.units,
+                len(layer.dead),
+                len(layer.constant),
+                ", ".join(map(str, (*layer.dead, *layer.constant)[:24])),
+            )
             for layer in layers
         ]
         blocks.append(Table(("layer", "units", "dead", "constant", "which (first 24)"), rows))
@@ -228,7 +270,9 @@ def _pixels(images: Tensor) -> Histogram:
     names = ("red", "green", "blue") if images.shape[1] == 3 else tuple(f"channel {c}" for c in range(images.shape[1]))
     step = max(1, images[:, 0].numel() // 20_000)
     groups = {name: images[:, c].flatten()[::step].tolist() for c, name in enumerate(names)}
-    return Histogram(groups, "pixel value (−1 to 1)", f"distribution of pixel values per channel over {len(images)} samples")
+    return Histogram(
+        groups, "pixel value (−1 to 1)", f"distribution of pixel values per channel over {len(images)} samples"
+    )
 
 
 def _output_table(output: OutputHealth) -> Table:
@@ -242,5 +286,3 @@ def _output_table(output: OutputHealth) -> Table:
         ("spread over samples", output.spread),
     ]
     return Table(("output", "value"), rows, sortable=False)
-
-

@@ -1,6 +1,6 @@
 """The topology picture: how layers connect, their type and size, and the concepts that dissection found in each.
 
-    section = next(Topology().run(session))
+section = next(Topology().run(session))
 """
 
 from __future__ import annotations
