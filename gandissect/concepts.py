@@ -138,6 +138,22 @@ class CallableSegmenter(Segmenter):
         return masks if masks.dtype == torch.bool else masks > 0
 
 
+LOW_LEVEL = frozenset({"colour", "light", "saturation", "edge", "texture", "cluster"})
+"""Categories that say how a pixel looks; concepts of any other category come first where there is room for a few only."""
+
+
+def telling_first(concepts: Sequence[Concept], areas: Tensor) -> list[int]:
+    """Places of the concepts worth showing, in order: things before mere looks, then those whose area varies most.
+
+    Args:
+        concepts: K of them; spatial ones are left out.
+        areas: float [N, K], what fraction of each image each covers.
+    """
+    spread = areas.double().std(0, correction=0).tolist()
+    content = [place for place, concept in enumerate(concepts) if not concept.spatial]
+    return sorted(content, key=lambda place: (concepts[place].category in LOW_LEVEL, -spread[place], place))
+
+
 def concept_areas(masks: Tensor) -> Tensor:
     """Fraction of each image that each concept covers: float32 [N, K] in 0..1 from bool [N, K, H, W]."""
     return masks.float().mean((2, 3))

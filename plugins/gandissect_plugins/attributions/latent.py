@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandissect.concepts import concept_areas
+from gandissect.concepts import concept_areas, telling_first
 from gandissect.errors import unknown_name
 from gandissect.properties import COLOUR_PROPERTIES, PROPERTIES
 from gandissect.session import Session
@@ -99,7 +99,7 @@ def known_properties(session: Session, concepts: int | None = None) -> tuple[Pro
 
     Args:
         session: whose images and vocabulary.
-        concepts: only so many, those whose area varies most; all where left out.
+        concepts: only so many, the most telling; all where left out.
     """
     grey = session.gan.generator.image_shape[0] == 1
     measured = [Property(n, f) for n, f in PROPERTIES.items() if not (grey and n in COLOUR_PROPERTIES)]
@@ -108,8 +108,7 @@ def known_properties(session: Session, concepts: int | None = None) -> tuple[Pro
     if not places or not vocabulary.reads_pixels or concepts == 0:
         return tuple(measured)
     if concepts is not None:
-        spread = session.areas(min(AREAS_FROM, session.n)).std(0, correction=0)
-        places = sorted(places, key=lambda place: -float(spread[place]))[:concepts]
+        places = telling_first(vocabulary.concepts, session.areas(min(AREAS_FROM, session.n)))[:concepts]
     areas = _Areas(session)
     return (*measured, *(Property(f"area of {vocabulary.concepts[k].name}", _Area(areas, k)) for k in places))
 

@@ -34,7 +34,7 @@ class DirectionOptions:
     samples: int = option(1000, "samples that directions are fitted on")
     layer: str = option("", "layer whose principal components GANSpace takes; the first main layer where empty")
     count: int = option(5, "directions of GANSpace and of SeFa")
-    concepts: int = option(4, "concepts that are probed, those whose area varies most")
+    concepts: int = option(4, "concepts that are probed, the most telling")
     baseline: int = option(24, "random directions that every direction is compared with")
     seeds: int = option(16, "fresh samples that effects are measured on")
     strips: int = option(6, "strips of pictures in each section")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gandissect import sampling
+from gandissect.concepts import telling_first
 from gandissect.properties import measure
 from gandissect.session import Session
 from gandissect.trust import adjusted
@@ -75,14 +76,11 @@ def property_rulers(session: Session, n: int, seeds: int = 16) -> Rulers:
 
 
 def concept_rulers(session: Session, n: int, limit: int, seeds: int = 8) -> Rulers:
-    """Areas of the ``limit`` concepts that vary most; none where the segmenter cannot read edited images."""
+    """Areas of the ``limit`` most telling concepts; none where the segmenter cannot read edited images."""
     concepts = session.vocabulary.concepts if session.vocabulary.reads_pixels else ()
     areas = session.areas(n).double().numpy() if concepts else np.zeros((n, 0))
-    order = [
-        int(k)
-        for k in np.argsort(-areas.std(0), kind="stable")
-        if not concepts[k].spatial and halves(areas[:, k]) is not None
-    ][:limit]
+    telling = telling_first(concepts, torch.from_numpy(areas)) if concepts else []
+    order = [k for k in telling if halves(areas[:, k]) is not None][:limit]
 
     def of(pictures: Tensor) -> Matrix:
         return np.asarray(session.segment(pictures).float().mean((2, 3)).double().numpy()[:, order])

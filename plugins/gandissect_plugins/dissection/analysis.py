@@ -22,6 +22,8 @@ from .gallery import unit_gallery
 from .overlap import presence
 from .sections import causality, matrix, overview, units_section
 
+NOTHING_FOUND = "No concept was found in any unit, so there is nothing to switch off."
+
 
 @dataclass(frozen=True)
 class DissectionOptions:
@@ -87,7 +89,10 @@ class DissectionAnalyzer(Analyzer):
         heat = matrix(result)
         if heat is not None:
             yield heat
-        yield Section("What units cause", summary=why_not, status="skipped") if why_not else causality(result, tests)
+        if why_not:
+            yield Section("What units cause", summary=why_not, status="done" if why_not == NOTHING_FOUND else "skipped")
+        else:
+            yield causality(result, tests)
 
     def _causal(self, session: Session, result: Dissection) -> tuple[CausalTests, str]:
         """The ablations, or why there are none."""
@@ -100,4 +105,4 @@ class DissectionAnalyzer(Analyzer):
         masks = cast(BitsResult, session[Want((Masks(),), BitsSpec(), result.n)])
         plan = Plan(chosen.causal_samples, chosen.causal_units, chosen.causal_concepts, chosen.set_size)
         tests = causal_tests(session, result, plan, presence(masks))
-        return tests, "" if tests.concepts else "No concept was found in any unit, so there is nothing to switch off."
+        return tests, "" if tests.concepts else NOTHING_FOUND

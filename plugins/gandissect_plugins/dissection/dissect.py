@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from gandissect.concepts import Concept
+from gandissect.concepts import LOW_LEVEL, Concept
 from gandissect.errors import NoSuchCapability, UsageError
 from gandissect.gan import Gan, LayerInfo
 from gandissect.paired import BitsResult, BitsSpec, CrossResult, CrossSpec
@@ -26,7 +26,7 @@ from gandissect.streams import Activations, CellAreas, Masks
 
 from .chance import benjamini_hochberg
 from .compare import Comparison
-from .floors import LOW_LEVEL, correlation_floor, iou_floors
+from .floors import correlation_floor, iou_floors
 from .overlap import above_threshold, active_with_category, cell_areas, iou, presence
 from .pixels import at_image_resolution
 

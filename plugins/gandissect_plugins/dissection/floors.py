@@ -22,9 +22,6 @@ CONTRAST = frozenset({"edge", "texture", "cluster"})
 """Categories of contrast: where any unit of any network is strongly active there is more of it. Clusters are fitted to the
 network's own images, and some of them are textures."""
 
-LOW_LEVEL = frozenset({"colour", "light", "saturation", "edge", "texture", "cluster"})
-"""Categories that say how a pixel looks; concepts of any other category come first where there is room for a few only."""
-
 
 def iou_floors(units: int, concepts: Sequence[Concept]) -> Tensor:
     """The least IoU above the null's mean of a label that is a finding, in a layer of so many units: float64 [K].

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gandissect.concepts import telling_first
 from gandissect.session import Session
 
 from .embedding import Floats
@@ -26,17 +27,17 @@ def halves(values: Floats) -> NDArray[np.bool_] | None:
 
 
 def usable_concepts(session: Session, n: int, limit: int) -> list[tuple[str, NDArray[np.bool_]]]:
-    """The ``limit`` concepts whose area varies most, each with the samples that have much of it: (name, bool [n]).
+    """The ``limit`` most telling concepts, each with the samples that have much of it: (name, bool [n]).
 
     Places (spatial concepts) are left out, and so are concepts that hardly any or nearly all samples have.
     """
     concepts = session.vocabulary.concepts
     if not concepts:
         return []
-    areas = session.areas(n).numpy()
+    areas = session.areas(n)
     found = []
-    for index in np.argsort(-areas.std(0), kind="stable"):
-        large = halves(areas[:, index])
-        if not concepts[index].spatial and large is not None:
+    for index in telling_first(concepts, areas):
+        large = halves(areas[:, index].numpy())
+        if large is not None:
             found.append((concepts[index].name, large))
     return found[:limit]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gandissect.blocks import Block, Floats, Fold, Pixels, Scatter, Section, Table, Text, to_uint8
+from gandissect.concepts import telling_first
 from gandissect.session import Session
 
 from .embedding import METHODS, TITLES, Embedding
@@ -86,9 +87,8 @@ def _colourings(session: Session, images: Tensor, ours: int, theirs: int) -> dic
     concepts = session.vocabulary.concepts
     if concepts:
         areas = [session.areas(ours)] + ([session.areas(theirs, real=True)] if theirs else [])
-        table = torch.cat(areas).numpy()
-        order = np.argsort(-table.std(0), kind="stable")  # those that vary most first
-        found |= {f"area of {concepts[k].name}": table[:, k] for k in order if not concepts[k].spatial}
+        table = torch.cat(areas)
+        found |= {f"area of {concepts[k].name}": table[:, k].numpy() for k in telling_first(concepts, table)}
     return {name: [float(value) for value in values] for name, values in found.items() if np.ptp(values) > 0}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gandissect.analyzer import Analyzer, Needs
 from gandissect.blocks import Block, Cell, Finding, Overlay, Reference, Section, Table, Text, Trust, to_uint8
-from gandissect.concepts import concept_areas
+from gandissect.concepts import concept_areas, telling_first
 from gandissect.errors import NoSuchCapability
 from gandissect.gan import LayerInfo, Network
 from gandissect.options import option
@@ -43,6 +43,9 @@ weights are shuffled within each tensor shows the architecture, not what was lea
 the last layer that is a map, and a discriminator that tells images from their scrambled pixels better than its \
 shuffled copies do. Maps in the generator give no finding: there is no such test for them here. An activation of \
 0 is not a natural value at every layer."""
+
+
+LEAST_PRESENT = 0.25
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def explain_concepts(
 
     Args:
         session: its first samples are explained, by its vocabulary.
-        concepts: names; left out, those whose area varies most among those present in half of the samples.
+        concepts: names; left out, the most telling of those present in a quarter of the samples.
         options: see :class:`GradCamOptions`.
     """
     chosen = options or GradCamOptions()
@@ -150,15 +153,10 @@ def explain_concepts(
 
 
 def _varying(session: Session, areas: Tensor, count: int) -> list[str]:
-    """Concepts that cover 1 to 70 % of at least half of the images, most varying first."""
+    """Concepts that cover 1 to 70 % of enough images, the most telling first."""
     present = ((areas > 0.01) & (areas < 0.7)).float().mean(0)
-    spread = areas.std(0, correction=0)
-    eligible = [
-        (float(spread[index]), concept.name)
-        for index, concept in enumerate(session.vocabulary.concepts)
-        if present[index] >= 0.5 and not concept.spatial
-    ]
-    return [name for _, name in sorted(eligible, key=lambda pair: -pair[0])[:count]]
+    concepts = session.vocabulary.concepts
+    return [concepts[k].name for k in telling_first(concepts, areas) if present[k] >= LEAST_PRESENT][:count]
 
 
 class _AreaMeasure:
@@ -230,7 +228,7 @@ class GradCam(Analyzer):
 def _nothing(session: Session) -> str:
     if not map_layers(session.gan.generator):
         return "the generator has no layer that is a map, only vectors; --skip grad-cam leaves this out"
-    return "no concept covers 1 to 70 % of half of the samples; pass others with --concepts NAME"
+    return "no concept covers 1 to 70 % of a quarter of the samples; pass others with --concepts NAME"
 
 
 def score_section(title: str, images: Tensor, checks: Sequence[CamCheck], *, real: bool) -> Section:
