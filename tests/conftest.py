@@ -9,6 +9,12 @@ torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Weights that a test leaves to chance are the same in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of strangers' checkpoints and reference numbers, where it exists beside the repository."""
