@@ -1,63 +1,96 @@
 """Concepts by name, as the command line and configuration files give them.
 
-build_vocabulary(["colours", "texture", "masks:drawn/", "mine.py:is_red"], registry)
+build_vocabulary(["colours", "texture", "masks:drawn/", "mine.py:is_red"])
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from torch import Tensor
 
 from gandissect.concepts import CallableSegmenter, Segmenter, Vocabulary
 from gandissect.errors import UsageError, unknown_name
-from gandissect.plugins import Registry, SegmenterFactory
+from gandissect.plugins import Registry, load_plugins
 
 DEFAULT = ("colours", "light", "edges", "texture", "position", "clusters")
 """What needs no download, no label and no training."""
 
 
-def build_vocabulary(specs: Sequence[str | Segmenter], registry: Registry) -> Vocabulary:
+def build_vocabulary(specs: Sequence[str | Segmenter] = ("default",), registry: Registry | None = None) -> Vocabulary:
     """All named segmenters as one vocabulary.
 
     Args:
-        specs: a registered name, ``name:ARGUMENT``, ``file.py:function`` of an image batch, or a segmenter itself; "default" stands
-            for :data:`DEFAULT`, "none" for nothing.
-        registry: where names are looked up.
+        specs: what :func:`build_segmenter` takes, or a segmenter itself; "default" stands for :data:`DEFAULT`, "none" for nothing.
+        registry: where names are looked up; the installed plugins by default.
 
     Raises:
         UsageError: no such segmenter, file or function.
     """
-    segmenters: list[Segmenter] = []
-    known = registry.segmenters()
+    plugins = registry or load_plugins()
+    parts: list[str | Segmenter] = []
     for spec in specs:
-        for part in DEFAULT if spec == "default" else () if spec == "none" else (spec,):
-            segmenters.append(part if isinstance(part, Segmenter) else _build(part, known))
-    return Vocabulary(segmenters)
+        parts += DEFAULT if spec == "default" else () if spec == "none" else (spec,)
+    return Vocabulary([part if isinstance(part, Segmenter) else build_segmenter(part, plugins) for part in parts])
 
 
-def _build(spec: str, known: Mapping[str, SegmenterFactory]) -> Segmenter:
-    name, _, argument = spec.partition(":")
+def build_segmenter(spec: str, registry: Registry | None = None) -> Segmenter:
+    """The segmenter that ``spec`` names: ``name``, ``name:ARGUMENT``, ``file.py:function`` or ``package.module:function``.
+
+    Raises:
+        UnknownName: no segmenter of that name; the message names the nearest.
+        UsageError: no such file or module.
+    """
+    known = (registry or load_plugins()).segmenters()
+    name, colon, argument = spec.partition(":")
     if name in known:
-        return known[name](argument) if argument else known[name]()
-    if name.endswith(".py") and argument:
-        return _from_file(Path(name), argument)
-    raise unknown_name("vocabulary", name, known, "(`gandissect plugins` lists all; file.py:function works too)")
+        return known[name](argument) if colon else known[name]()
+    if colon and (".py:" in spec or name.replace(".", "").isidentifier()):
+        return _load_function(spec)
+    raise unknown_name("vocabulary", spec, known, "(or masks:FOLDER, or file.py:function)")
 
 
-def _from_file(file: Path, function: str) -> Segmenter:
-    if not file.is_file():
-        raise UsageError(f"no file {file} to take the concept function {function!r} from")
-    spec = importlib.util.spec_from_file_location(f"gandissect_concept_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: object = getattr(module, function, None)
+def _load_function(spec: str) -> Segmenter:
+    """The segmenter made from ``file.py:function`` or ``package.module:function``.
+
+    The function takes float32 [N, C, H, W] in [-1, 1] and returns [N, K, H, W] or [N, H, W]; the names of its concepts are its
+    attribute ``concepts``, its module's ``CONCEPTS``, or its own name. A Segmenter instance or class is taken as it is.
+
+    Raises:
+        UsageError: no such file or module.
+        UnknownName: no such function in it.
+    """
+    place, _, name = spec.rpartition(":")
+    module = _module(place, spec)
+    found = getattr(module, name, None)
     if isinstance(found, type) and issubclass(found, Segmenter):
         return found()
     if isinstance(found, Segmenter):
         return found
-    if not callable(found) or isinstance(found, type):
-        names = [name for name in vars(module) if not name.startswith("_")]
-        raise unknown_name("function", function, names, f"in {file}")
-    return CallableSegmenter(found, [function])
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise unknown_name("function", name, known, f"in {place}")
+    names: Sequence[str] = getattr(found, "concepts", ()) or getattr(module, "CONCEPTS", ())
+    return CallableSegmenter(cast(Callable[[Tensor], Tensor], found), tuple(names))
+
+
+def _module(place: str, spec: str) -> ModuleType:
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except ImportError as error:
+            raise UsageError(f"concepts {spec!r}: no module {place!r} ({error}); expected file.py:function") from error
+    path = Path(place)
+    if not path.is_file():
+        raise UsageError(f"concepts {spec!r}: no file {place}; expected file.py:function")
+    made = importlib.util.spec_from_file_location(f"gandissect_concepts_{path.stem}", path)
+    if made is None or made.loader is None:
+        raise UsageError(f"concepts {spec!r}: {place} is not a Python file")
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    return module

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gandissect_plugins.dissection import DissectionAnalyzer, Plan, ablate, causal_tests, dissect
 from gandissect_plugins.dissection.chance import ActiveCells, benjamini_hochberg, overlaps, p_values, shuffled_overlaps
-from gandissect_plugins.vocabularies import LOW_LEVEL, MaskFolder, build_vocabulary
+from gandissect_plugins.vocabularies import MaskFolder
 from PIL import Image
 from torch import nn
 
@@ -19,6 +19,8 @@ from gandissect.probing import build_gan
 from gandissect.sampling import named_rng
 from gandissect.session import Session
 from gandissect.testing import PLANTED, RandomGenerator, check_analyzer, tiny_gan
+from gandissect.vocabulary import DEFAULT as LOW_LEVEL
+from gandissect.vocabulary import build_vocabulary
 
 N = 400
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from gandissect_plugins.dissection import dissect
 from gandissect_plugins.dissection.pixels import PixelCounts
-from gandissect_plugins.vocabularies import build_vocabulary
 from torch.nn import functional as F
 
 from gandissect.session import Session
 from gandissect.testing import PLANTED, tiny_gan
+from gandissect.vocabulary import build_vocabulary
 
 
 def test_pixel_counts_are_those_of_a_plain_computation():

@@ -5,7 +5,6 @@ import time
 import pytest
 import torch
 from gandissect_plugins.vocabularies import (
-    LOW_LEVEL,
     SEGMENTERS,
     Clusters,
     Colours,
@@ -14,14 +13,14 @@ from gandissect_plugins.vocabularies import (
     MaskFolder,
     Position,
     Texture,
-    build_segmenter,
-    build_vocabulary,
     colour_name,
     register_segmenters,
 )
 from PIL import Image
 
 from gandissect.errors import UnknownName, UsageError
+from gandissect.vocabulary import DEFAULT as LOW_LEVEL
+from gandissect.vocabulary import build_segmenter, build_vocabulary
 
 PROTOTYPES = {
     "black": (0, 0, 0), "white": (1, 1, 1), "grey": (0.5, 0.5, 0.5), "red": (1, 0, 0), "green": (0, 0.6, 0),

@@ -22,7 +22,7 @@ from gandissect_plugins.attributions.checks import Paired, correlation, paired
 from gandissect_plugins.attributions.surrogate import fit_linear
 
 ROTATIONS = 999
-WORTH = 0.2
+WORTH = 0.35
 """Share of the squared slope from which on a single coordinate is worth a finding."""
 RIDGE = 0.1
 """Few perturbations per coordinate: some shrinkage guesses unseen images better."""

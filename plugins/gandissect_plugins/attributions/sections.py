@@ -76,7 +76,7 @@ measured on perturbations that it has not seen. *Ablation* sets one coordinate t
 raise the property, beside three random ones. *Share* is the part of the squared slope that one coordinate \
 carries; after a random rotation of the latent space it is below *by chance* in 95 of 100 cases. A coordinate \
 that is not above that is a direction like any other: then look at directions, not at coordinates. A finding \
-needs all of these and a share of 20 %."""
+needs all of these and a share of 35 %."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def latent_section(title: str, found: Sequence[LatentAttribution], space: str) -
     blocks += [_bars(row, space) for row in order[:3]]
     findings = [_latent_finding(row, special[row.name], space) for row in found if row.name in special]
     summary = (
-        f"{len(special)} of {len(found)} properties hang on a single coordinate of {space} (a share of 20 %, more than by "
+        f"{len(special)} of {len(found)} properties hang on a single coordinate of {space} (a share of 35 %, more than by "
         "rotation); "
         f"for {sum(row.passed for row in found)} the top coordinates pass their checks."
     )

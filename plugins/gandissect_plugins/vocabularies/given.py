@@ -1,26 +1,21 @@
-"""Concepts that the user brings: a folder of masks, a function, or the bundled segmenter.
+"""Concepts that are given: a folder of masks, or the bundled segmenter.
 
 MaskFolder("masks")                                 # masks/<concept>/<sample index>.png
-load_function("segment.py:red")                     # a function of float32 [N, C, H, W] in [-1, 1]
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandissect.concepts import CallableSegmenter, Concept, Segmenter
-from gandissect.errors import UsageError, unknown_name
+from gandissect.concepts import Concept, Segmenter
+from gandissect.errors import UsageError
 
 
 class MaskFolder(Segmenter):
@@ -91,44 +86,3 @@ class Demo(Segmenter):
         if masks.shape[2:] != size:
             masks = F.interpolate(masks.float(), tuple(size), mode="nearest-exact") > 0
         return masks
-
-
-def load_function(spec: str) -> Segmenter:
-    """The segmenter made from ``file.py:function`` or ``package.module:function``.
-
-    The function takes float32 [N, C, H, W] in [-1, 1] and returns [N, K, H, W] or [N, H, W]; the names of its concepts are its
-    attribute ``concepts``, its module's ``CONCEPTS``, or its own name. A Segmenter instance or class is taken as it is.
-
-    Raises:
-        UsageError: no such file or module.
-        UnknownName: no such function in it.
-    """
-    place, _, name = spec.rpartition(":")
-    module = _module(place, spec)
-    found = getattr(module, name, None)
-    if isinstance(found, type) and issubclass(found, Segmenter):
-        return found()
-    if isinstance(found, Segmenter):
-        return found
-    if not callable(found):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown_name("function", name, known, f"in {place}")
-    names: Sequence[str] = getattr(found, "concepts", ()) or getattr(module, "CONCEPTS", ())
-    return CallableSegmenter(cast(Callable[[Tensor], Tensor], found), tuple(names))
-
-
-def _module(place: str, spec: str) -> ModuleType:
-    if not place.endswith(".py"):
-        try:
-            return importlib.import_module(place)
-        except ImportError as error:
-            raise UsageError(f"concepts {spec!r}: no module {place!r} ({error}); expected file.py:function") from error
-    path = Path(place)
-    if not path.is_file():
-        raise UsageError(f"concepts {spec!r}: no file {place}; expected file.py:function")
-    made = importlib.util.spec_from_file_location(f"gandissect_concepts_{path.stem}", path)
-    if made is None or made.loader is None:
-        raise UsageError(f"concepts {spec!r}: {place} is not a Python file")
-    module = importlib.util.module_from_spec(made)
-    made.loader.exec_module(module)
-    return module
