@@ -52,12 +52,19 @@ class Needs:
     def missing(self, session: Session) -> str:
         """One sentence that says what is not there and what to type; empty when all is."""
         can = session.gan.capabilities
+        present = session.gan.discriminator is not None
+        asked = self.discriminator or self.discriminator_gradients
+        differentiable = can.discriminator_gradients or not present
         checks = [
-            (self.discriminator, session.gan.discriminator is not None, "a discriminator (pass --discriminator FILE)"),
+            (asked, present, "a discriminator (pass --discriminator FILE)"),
             (self.layers, bool(session.gan.generator.layers), "readable layers (this format hides them)"),
             (self.edits, can.edits, "layers that can be edited (this format does not allow it)"),
             (self.gradients, can.gradients, "gradients through the generator (this format gives none)"),
-            (self.discriminator_gradients, can.discriminator_gradients, "gradients through the discriminator"),
+            (
+                self.discriminator_gradients,
+                differentiable,
+                "gradients through the discriminator (this format gives none)",
+            ),
             (self.labels, can.labels, "a class-conditional generator"),
             (self.concepts, bool(session.vocabulary.concepts), "concepts (pass --concepts NAME)"),
             (self.real, session.real is not None, "real images (pass --data FOLDER)"),
