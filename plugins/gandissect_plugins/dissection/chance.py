@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gandissect.trust import adjusted
+
 _BYTES = 96 * 2**20  # size of the largest block of transforms
 _TOP = 4096  # pooled null scores kept per concept
 
@@ -135,12 +137,8 @@ def benjamini_hochberg(p: Tensor) -> Tensor:
     References:
         Benjamini & Hochberg 1995, Controlling the False Discovery Rate, eq. 1.
     """
-    flat = p.flatten()
+    flat = p.flatten().double()
     tests = ~flat.isnan()
-    values, order = flat[tests].sort()
-    m = len(values)
-    ratio = values * m / torch.arange(1, m + 1, dtype=torch.float64)
-    adjusted = ratio.flip(0).cummin(0).values.flip(0).clamp(max=1.0) if m else ratio
     out = torch.full_like(flat, float("nan"))
-    out[tests] = torch.empty_like(values).index_put_((order,), adjusted)
+    out[tests] = torch.from_numpy(adjusted(flat[tests].numpy()))
     return out.reshape(p.shape)
