@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import nn
 
-from gandissect.gan import Assumption, LatentSpace
+from gandissect.gan import Assumption, InnerSpace, LatentSpace
 
 if TYPE_CHECKING:
     from gandissect.peek import Peek
@@ -26,10 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Match:
-    """How well an adapter fits a file: 0 (not at all) to 1 (certainly), and why in a few words."""
+    """How well an adapter fits a file: 0 (not at all) to 1 (certainly), and why in a few words.
+
+    ``runs_code``: opening it this way runs code of the file. Such an adapter goes first where the user trusts the file, and
+    last where not.
+    """
 
     score: float
     why: str
+    runs_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ class Networks:
 
     Every readable layer must be a submodule whose forward hook fires and whose output a hook may replace; an adapter of a
     format where that is not so (TorchScript, torch.export) returns a module that it interprets the format with.
-    ``None`` for a latent, an output range or a discriminator's output means: find it by running.
+    ``None`` for a latent, an output range or a discriminator's output means: find it by running. ``main_layers`` and
+    ``discriminator_layers`` name submodules, composite ones too, whose outputs (one tensor each) are what analyzers should look
+    at; where empty, the last layer of each stage is taken.
     """
 
     generator: nn.Module | None = None
@@ -68,12 +75,29 @@ class Networks:
     image_shape: tuple[int, int, int] | None = None
     output_range: tuple[float, float] | None = None
     num_classes: int = 0
+    inner: tuple[InnerSpace, ...] = ()
+    main_layers: tuple[str, ...] = ()
+    discriminator_layers: tuple[str, ...] = ()
+    discriminator_classes: int = 0
     discriminator_output: Literal["logit", "probability"] | None = None
     family: str = ""
     assumptions: tuple[Assumption, ...] = ()
     verification: str = ""
     mismatch: float | None = None
     notes: tuple[str, ...] = ()
+
+
+def joined(networks: Networks, found: Networks) -> Networks:
+    """``networks`` with the discriminator of ``found``, and what was assumed and noted of it."""
+    return replace(
+        networks,
+        discriminator=found.discriminator,
+        discriminator_output=found.discriminator_output,
+        discriminator_layers=found.discriminator_layers,
+        discriminator_classes=found.discriminator_classes,
+        assumptions=(*networks.assumptions, *found.assumptions),
+        notes=tuple(dict.fromkeys((*networks.notes, *found.notes))),
+    )
 
 
 class Adapter(ABC):

@@ -8,7 +8,7 @@ gan.discriminator(images)               # float32 [N], logits; higher means "mor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -19,21 +19,42 @@ from torch import Tensor, nn
 
 from gandissect.errors import unknown_name
 
-Prior = Literal["normal", "uniform"]
+Prior = Literal["normal", "uniform", "image"]
 
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """Where a generator's inputs come from: a named space, the shape of one input and its prior."""
+    """Where a generator's inputs come from: a named space, the shape of one input and its prior.
+
+    ``normal`` is N(0, 1) and ``uniform`` U(span) per coordinate; ``image`` draws pictures [C, H, W] within ``span`` that have the
+    1/f spectrum of natural images, for networks that turn one image into another.
+    """
 
     name: str
     shape: tuple[int, ...]
     prior: Prior = "normal"
+    span: tuple[float, float] = (-1.0, 1.0)
 
     @property
     def size(self) -> int:
         """Number of coordinates of one latent."""
         return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class InnerSpace:
+    """A space between the latent and the image that a generator passes through: w, w+, s, codes.
+
+    ``enter(z, labels)`` maps latents [N, *latent.shape] (and int64 labels [N], or None) to [N, *shape]; ``leave(x, labels)``
+    makes of those what the whole module would have made. ``leave(enter(z, y), y)`` equals ``module(z, y)``.
+    ``centre`` is the mean of the space [*shape] where the checkpoint has one (the point that truncation pulls to).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    enter: Callable[[Tensor, Tensor | None], Tensor] = field(repr=False, compare=False)
+    leave: Callable[[Tensor, Tensor | None], Tensor] = field(repr=False, compare=False)
+    centre: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -147,6 +168,7 @@ class Generator(Network):
         image_shape: (C, H, W) of one image.
         output_range: what the module's own output spans; images are rescaled from it to [-1, 1].
         num_classes: number of labels it takes, 0 for none.
+        inner: the spaces that latents pass through on their way, in order.
     """
 
     def __init__(
@@ -158,12 +180,21 @@ class Generator(Network):
         *,
         output_range: tuple[float, float] = (-1.0, 1.0),
         num_classes: int = 0,
+        inner: Sequence[InnerSpace] = (),
     ) -> None:
         super().__init__(module, layers, "generator")
         self.latent = latent
         self.image_shape = image_shape
         self.output_range = output_range
         self.num_classes = num_classes
+        self.inner = tuple(inner)
+
+    def space(self, name: str) -> InnerSpace:
+        """The inner space called ``name``, or an error that lists those there are."""
+        for space in self.inner:
+            if space.name == name:
+                return space
+        raise unknown_name("latent space", name, [space.name for space in self.inner], f"(beside {self.latent.name})")
 
     def __call__(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images of ``latents``, differentiable where the module is.
@@ -199,6 +230,7 @@ class Discriminator(Network):
         output: "logit" for an unbounded score, "probability" when the module ends in a sigmoid.
         input_range: what the module was trained on; images come in [-1, 1].
         flatten: the module takes [N, C*H*W].
+        num_classes: number of labels it takes as a second argument, int64 [N]; 0 for none.
     """
 
     def __init__(
@@ -210,25 +242,34 @@ class Discriminator(Network):
         output: Literal["logit", "probability"] = "logit",
         input_range: tuple[float, float] = (-1.0, 1.0),
         flatten: bool = False,
+        num_classes: int = 0,
     ) -> None:
         super().__init__(module, layers, "discriminator")
         self.image_shape = image_shape
         self.output = output
         self.input_range = input_range
         self.flatten = flatten
+        self.num_classes = num_classes
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Scores of ``images``, differentiable where the module is.
 
         Args:
             images: float32 [N, C, H, W] in [-1, 1].
+            labels: int64 [N]; ignored by discriminators that take none, class ``i % num_classes`` where left out.
 
         Returns:
             float32 [N], logits; higher means "more real".
         """
         low, high = self.input_range
         x = images if (low, high) == (-1.0, 1.0) else (images + 1.0) * ((high - low) / 2.0) + low
-        out = self.module(x.flatten(1) if self.flatten else x)
+        given = x.flatten(1) if self.flatten else x
+        if self.num_classes:
+            if labels is None:
+                labels = torch.arange(len(x), device=x.device) % self.num_classes
+            out = self.module(given, labels)
+        else:
+            out = self.module(given)
         scores: Tensor = out.reshape(len(images), -1).float().mean(1)
         if self.output == "probability":
             scores = torch.logit(scores.clamp(1e-7, 1.0 - 1e-7))

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from gandissect.adapter import Adapter, Hints, Match, Networks
-from gandissect.errors import NotOpened, UsageError, unknown_name
+from gandissect.adapter import Adapter, Hints, Match, Networks, joined
+from gandissect.errors import NotOpened, UnsafeCheckpoint, UsageError, unknown_name
 from gandissect.gan import Gan, Opening
 from gandissect.peek import Peek, peek
 from gandissect.plugins import Registry, load_plugins
@@ -165,7 +165,7 @@ def _open_file(
 ) -> Gan:
     seen = peek(path)
     chosen, others = _choose(seen, hints, registry)
-    networks = _load(chosen.adapter, seen, hints)
+    networks = _load(chosen, others, seen, hints)
     if isinstance(given, nn.Module):
         networks = replace(networks, discriminator=given)
     if hints.discriminator_path is not None:
@@ -198,6 +198,7 @@ def _choose(seen: Peek, hints: Hints, registry: Registry) -> tuple[Candidate, li
     if wanted is None:
         if not found:
             raise NotOpened(f"{seen.path.name} is a {seen.container} file that no adapter can open")
+        found = sorted(found, key=lambda candidate: candidate.match.runs_code != hints.trust)
         return found[0], found[1:]
     known = {adapter.name: adapter for adapter in registry.adapters()}
     if wanted not in known:
@@ -207,8 +208,17 @@ def _choose(seen: Peek, hints: Hints, registry: Registry) -> tuple[Candidate, li
     return Candidate(known[wanted], match), [c for c in found if c.adapter.name != wanted]
 
 
-def _load(adapter: Adapter, seen: Peek, hints: Hints) -> Networks:
-    networks = adapter.open(seen, hints)
+def _load(chosen: Candidate, others: Sequence[Candidate], seen: Peek, hints: Hints) -> Networks:
+    try:
+        networks = chosen.adapter.open(seen, hints)
+    except NotOpened as error:
+        running = [other for other in others if other.match.runs_code]
+        if chosen.match.runs_code or hints.adapter or not running:
+            raise
+        try:  # to say what trust would change; it refuses, as the file is not trusted
+            networks = running[0].adapter.open(seen, hints)
+        except UnsafeCheckpoint as unsafe:
+            raise unsafe from error
     if networks.generator is None:
         raise NotOpened(
             f"{seen.path.name} holds a discriminator and no generator; pass the generator's checkpoint, and this one with "
@@ -227,10 +237,4 @@ def _with_discriminator(networks: Networks, hints: Hints, registry: Registry) ->
     opened = found[0].adapter.open_discriminator(seen, hints, networks, infer_image_shape(networks))
     if opened.discriminator is None:
         raise NotOpened(f"no discriminator in {seen.path.name}")
-    return replace(
-        networks,
-        discriminator=opened.discriminator,
-        discriminator_output=opened.discriminator_output,
-        assumptions=(*networks.assumptions, *opened.assumptions),
-        notes=(*networks.notes, *opened.notes),
-    )
+    return joined(networks, opened)

@@ -194,11 +194,7 @@ def children(node: object) -> list[tuple[object, object]]:
     if not isinstance(node, Ghost):
         return []
     pairs = list(node.entries) + list(enumerate(node.elements))
-    state = node.state
-    if state is None and len(node.args) == 1 and isinstance(node.args[0], dict):
-        state = node.args[0].get("state")  # NVlabs' torch_utils.persistence: {"module_src": …, "state": …}
-    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict):
-        state = state[0]
+    state = state_of(node)
     if isinstance(state, dict):
         if "_parameters" in state or "_modules" in state:
             for part in ("_parameters", "_buffers", "_modules"):
@@ -206,6 +202,16 @@ def children(node: object) -> list[tuple[object, object]]:
             state = {key: value for key, value in state.items() if not str(key).startswith("_")}
         pairs.extend(dict.items(state))
     return pairs
+
+
+def state_of(ghost: Ghost) -> object:
+    """The ``__dict__`` (or whatever else) that a pickle gives an object, its slots left out; None where it gives none."""
+    state = ghost.state
+    if state is None and len(ghost.args) == 1 and isinstance(ghost.args[0], dict):
+        state = ghost.args[0].get("state")  # NVlabs' torch_utils.persistence: {"module_src": …, "state": …}
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict):
+        state = state[0]
+    return state
 
 
 def _spec(node: object) -> TensorSpec | None:

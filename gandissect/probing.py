@@ -8,7 +8,7 @@ gan.capabilities.edits                   # an edit of a layer changed the image
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,8 +39,11 @@ class _Call:
     inputs: list[Tensor] = field(default_factory=list)
 
 
-def _watch(net: nn.Module, run: Callable[[], Tensor]) -> tuple[list[_Call], Tensor]:
-    """Every call of a leaf module that gives one tensor, in order of execution, and the network's output."""
+def _watch(net: nn.Module, run: Callable[[], Tensor], also: Collection[str] = ()) -> tuple[list[_Call], Tensor]:
+    """Every call of a leaf module, or one named in ``also``, that gives one tensor, and the network's output.
+
+    In order of execution: a composite module comes after its parts.
+    """
     calls: list[_Call] = []
     counts: Counter[str] = Counter()
 
@@ -53,13 +56,15 @@ def _watch(net: nn.Module, run: Callable[[], Tensor]) -> tuple[list[_Call], Tens
 
     with ExitStack() as hooks:
         for name, module in net.named_modules():
-            if name and not any(True for _ in module.children()):
+            if name and (name in also or not any(True for _ in module.children())):
                 hooks.callback(module.register_forward_hook(partial(seen, name)).remove)
         output = run()
     return calls, output
 
 
-def probe_layers(net: nn.Module, run: Callable[[], Tensor], *, editable: bool = True) -> tuple[LayerInfo, ...]:
+def probe_layers(
+    net: nn.Module, run: Callable[[], Tensor], *, editable: bool = True, main: Collection[str] = ()
+) -> tuple[LayerInfo, ...]:
     """The layers of ``net`` that could be read, with their sizes, connections and whether an edit has an effect.
 
     Args:
@@ -67,8 +72,9 @@ def probe_layers(net: nn.Module, run: Callable[[], Tensor], *, editable: bool = 
         run: calls the network on the same few samples each time; its result requires a gradient history when
             connections are to be found through functional operations (``torch.add`` and the like).
         editable: try an edit of every layer (one forward pass each).
+        main: modules, composite ones too, to be marked main; where empty, the last layer of each stage is.
     """
-    calls, output = _watch(net, run)
+    calls, output = _watch(net, run, main)
     batch = len(output)
     calls = [call for call in calls if call.output.dim() in (2, 4) and len(call.output) == batch]
     sources = _connections(calls)
@@ -88,6 +94,8 @@ def probe_layers(net: nn.Module, run: Callable[[], Tensor], *, editable: bool = 
             editable=editable and _edit_works(net, run, call.name, reference),
         )
         layers.append(info)
+    if main:
+        return tuple(replace(info, main=info.name in main and info.editable) for info in layers)
     return _mark_main(layers, [call.module for call in calls])
 
 
@@ -188,9 +196,11 @@ def _probe_generator(networks: Networks, name: str) -> tuple[Generator, Tensor, 
         ) from error
     shape = _image_shape(raw, networks, name)
     low, high, notes = _output_range(raw, networks)
-    generator = Generator(module, (), latent, shape, output_range=(low, high), num_classes=networks.num_classes)
+    generator = Generator(
+        module, (), latent, shape, output_range=(low, high), num_classes=networks.num_classes, inner=networks.inner
+    )
     start = z.clone().requires_grad_()
-    generator.layers = probe_layers(module, lambda: _first_tensor(module(start, *labels)))
+    generator.layers = probe_layers(module, lambda: _first_tensor(module(start, *labels)), main=networks.main_layers)
     with torch.no_grad():
         images = generator(z, *labels)
     return generator, images, notes
@@ -272,28 +282,33 @@ def _generator_capabilities(generator: Generator) -> Capabilities:
 def _probe_discriminator(networks: Networks, images: Tensor, generator: Generator) -> Discriminator:
     module = networks.discriminator
     assert module is not None
-    flatten = _takes_vectors(module, images)
+    classes = networks.discriminator_classes
+    labels = (torch.arange(len(images), device=images.device) % classes,) if classes else ()
+    flatten = _takes_vectors(module, images, labels)
     low, high = generator.output_range if generator.output_range in ((0.0, 1.0), (0.0, 255.0)) else (-1.0, 1.0)
-    draft = Discriminator(module, (), generator.image_shape, input_range=(low, high), flatten=flatten)
+    draft = Discriminator(
+        module, (), generator.image_shape, input_range=(low, high), flatten=flatten, num_classes=classes
+    )
     with torch.no_grad():
         raw = draft(images)
     output = networks.discriminator_output or ("probability" if _ends_in_sigmoid(module) else "logit")
     if not torch.isfinite(raw).all():
         raise NotOpened("the discriminator gives NaN or infinite scores: its weights are damaged")
     start = images.detach().clone().requires_grad_()
-    layers = probe_layers(module, lambda: draft(start), editable=True)
-    return Discriminator(module, layers, generator.image_shape, output=output, input_range=(low, high), flatten=flatten)
+    draft.layers = probe_layers(module, lambda: draft(start), editable=True, main=networks.discriminator_layers)
+    draft.output = output
+    return draft
 
 
-def _takes_vectors(module: nn.Module, images: Tensor) -> bool:
+def _takes_vectors(module: nn.Module, images: Tensor, labels: tuple[Tensor, ...]) -> bool:
     """The discriminator wants [N, C*H*W]: it fails on images and runs on vectors."""
     with torch.no_grad():
         try:
-            module(images)
+            module(images, *labels)
             return False
         except Exception as error:
             try:
-                module(images.flatten(1))
+                module(images.flatten(1), *labels)
                 return True
             except Exception:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__

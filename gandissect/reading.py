@@ -16,8 +16,9 @@ from torch import Tensor
 
 from gandissect.containers import container_of
 from gandissect.errors import NotOpened, UnsafeCheckpoint
-from gandissect.ghost import Ghost, PickleRefused, StorageRef, TensorRef, read_pickle
+from gandissect.ghost import Ghost, PickleRefused, StorageRef, TensorRef, ghost_name, read_pickle
 from gandissect.peek import children, natural_key, read_tree, skip_legacy_header
+from gandissect.records import is_module, plain, read_module
 
 _MAX_NESTING = 40
 
@@ -26,7 +27,8 @@ def read_tensors(path: Path, container: str | None = None) -> dict[str, object]:
     """The file's mapping, nested as it was saved, with real tensors; ``_metadata`` stays on its state dicts.
 
     torch's own reader is asked first (``weights_only=True``). Where it refuses because of a class it does not know (an
-    argparse.Namespace, a config object), that object is read as a plain dict of its attributes; it is never built.
+    argparse.Namespace, a config object), that object is read as a plain dict of its attributes; it is never built. A pickled
+    module is read as its state dict (``records.PickledModule``).
 
     Raises:
         NotOpened: damaged, or no mapping of tensors.
@@ -191,7 +193,11 @@ def _materialise(node: object, storages: _Storages, depth: int) -> object:
         return made
     if isinstance(node, (list, tuple)):
         return [_materialise(value, storages, depth + 1) for value in node]
-    if isinstance(node, Ghost):  # a pickled module is no mapping: only plain attributes of config objects survive
+    if isinstance(node, Ghost) and is_module(node):
+        return read_module(node, storages.tensor)
+    if isinstance(node, Ghost) and ghost_name(node).endswith("multiarray.scalar"):
+        return plain(node)
+    if isinstance(node, Ghost):  # of config objects only plain attributes survive
         return Pickled((str(key), _materialise(value, storages, depth + 1)) for key, value in children(node))
     return node
 

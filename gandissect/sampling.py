@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gandissect.gan import LatentSpace
@@ -29,7 +30,7 @@ def latents(seed: int, indices: Iterable[int], space: LatentSpace) -> Tensor:
     Args:
         seed: any integer.
         indices: sample indices ≥ 0.
-        space: latent space; its prior is N(0, 1) or U(-1, 1) per coordinate.
+        space: latent space; its prior is N(0, 1) or U(span) per coordinate, or pictures.
 
     Returns:
         float32 [N, D] with D = ``space.size``.
@@ -37,12 +38,32 @@ def latents(seed: int, indices: Iterable[int], space: LatentSpace) -> Tensor:
     rows = []
     for index in indices:
         rng = _generator(seed, index, STREAM_LATENTS)
-        if space.prior == "uniform":
-            rows.append(rng.uniform(-1.0, 1.0, space.size).astype(np.float32))
+        if space.prior == "image":
+            rows.append(_picture(rng, space).reshape(-1))
+        elif space.prior == "uniform":
+            rows.append(rng.uniform(*space.span, space.size).astype(np.float32))
         else:
             rows.append(rng.standard_normal(space.size, dtype=np.float32))
     stacked = np.stack(rows) if rows else np.zeros((0, space.size), np.float32)
     return torch.from_numpy(stacked)
+
+
+def _picture(rng: np.random.Generator, space: LatentSpace) -> NDArray[np.float32]:
+    """float32 [C, H, W]: Gaussian noise with an amplitude spectrum of 1/f, as natural images have on average (Field 1987).
+
+    Channels share most of their pattern, as colours of natural images do; each picture fills the middle of ``space.span``.
+    """
+    channels, height, width = space.shape
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    frequency[0, 0] = np.inf
+    white = rng.standard_normal((channels + 1, height, width))
+    fields = np.fft.irfft2(np.fft.rfft2(white) / frequency, s=(height, width))
+    mixed = fields[:1] + 0.5 * fields[1:]
+    spread = mixed.std() or 1.0
+    low, high = space.span
+    scaled = (low + high) / 2 + (high - low) / 5 * (mixed - mixed.mean()) / spread
+    clipped: NDArray[np.float32] = np.clip(scaled, low, high).astype(np.float32)
+    return clipped
 
 
 def named_rng(seed: int, name: str) -> np.random.Generator:

@@ -256,7 +256,7 @@ class Session:
         indices = list(range(start, start + size))
         with self.borrowed(), torch.no_grad():
             latents, images, acts = self._sources(start, indices, read["generator"], real)
-            seen, scores = self._discriminate(images, read["discriminator"]) if with_scores else ({}, None)
+            seen, scores = self._judged(images, read["discriminator"], start) if with_scores else ({}, None)
             return Batch(
                 indices,
                 latents[:size],
@@ -283,12 +283,12 @@ class Session:
         self.images_generated += len(indices)
         return latents, images, dict(acts)
 
-    def _discriminate(self, images: Tensor, layers: list[str]) -> tuple[dict[str, Tensor], Tensor]:
+    def _judged(self, images: Tensor, layers: list[str], start: int) -> tuple[dict[str, Tensor], Tensor]:
         discriminator = self.gan.discriminator
         if discriminator is None:
             raise NoSuchCapability("this GAN has no discriminator; pass --discriminator FILE")
         with tap(discriminator.module, layers) as acts:
-            scores = discriminator(images)
+            scores = discriminator(images, self.labels(range(start, start + len(images))))
         return dict(acts), scores
 
     # -- on demand: edited samples, scores and masks of any images ------------------------------------------------------
@@ -341,7 +341,7 @@ class Session:
             for start in range(0, len(images), self._block):
                 chunk = images[start : start + self._block]
                 filled = _filled(chunk, self._block).to(self.gan.generator.device)
-                parts.append(self._discriminate(filled, [])[1][: len(chunk)].cpu())
+                parts.append(self._judged(filled, [], start)[1][: len(chunk)].cpu())
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def segment(self, images: Tensor, indices: Sequence[int] | None = None) -> Tensor:

@@ -37,7 +37,7 @@ class PickledAdapter(Adapter):
         root = peek.metadata.get("root", "dict")
         layers = any(name.startswith("torch.nn.") and "Parameter" not in name for name in peek.globals)
         if layers or (root not in _TABLES and root in peek.globals):
-            return Match(0.6, f"a pickled {root}")
+            return Match(0.6, f"a pickled {root}", runs_code=True)
         return None
 
     def open(self, peek: Peek, hints: Hints) -> Networks:

@@ -13,11 +13,15 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from gandissect.adapter import Adapter, Hints, Match, Networks
+from gandissect.adapter import Adapter, Hints, Match, Networks, joined
 from gandissect.errors import NotOpened
 from gandissect.peek import Peek
 from gandissect.plugins import hookimpl
+from gandissect.probing import infer_image_shape
 from gandissect.reading import read_tensors
+from gandissect_adapters.families.family import Family
+from gandissect_adapters.families.opening import rebuild_discriminator, rebuild_generator
+from gandissect_adapters.families.table import recognised
 from gandissect_adapters.recognise.assume import Assume
 from gandissect_adapters.recognise.chain import Chain, NoChain, read_chain
 from gandissect_adapters.recognise.discriminator import FoundDiscriminator, open_discriminator
@@ -41,10 +45,8 @@ class StateDictAdapter(Adapter):
         """A fit wherever a plain mapping holds tensors; families with an adapter of their own score higher."""
         if peek.container not in _CONTAINERS or not peek.tensors:
             return None
-        if peek.metadata.get("root", "dict") not in ("dict", "OrderedDict"):
+        if peek.metadata.get("root", "dict") not in ("dict", "OrderedDict") and not peek.modules:
             return None
-        if peek.container == "pickle" and peek.globals:
-            return Match(0.15, "a pickle with tensors inside")
         kinds = {len(spec.shape) for spec in peek.tensors.values()}
         norms = any(name.endswith("running_mean") for name in peek.tensors)
         if not kinds & {2, 4}:
@@ -55,8 +57,10 @@ class StateDictAdapter(Adapter):
 
     def open(self, peek: Peek, hints: Hints) -> Networks:
         """The generator, and the discriminator where the same file holds one."""
-        assume = Assume.of(hints.assume)
         states = _networks(peek)
+        if networks := _of_a_family(states, hints):
+            return networks
+        assume = Assume.of(hints.assume)
         found, state = _first_generator(peek.path, states, assume)
         notes = list(found.notes)
         if state.averaged:
@@ -84,18 +88,48 @@ class StateDictAdapter(Adapter):
             NotOpened: the file holds no discriminator for images of ``image_shape``.
         """
         states = _networks(peek)
-        critics = [state for state in states if state.role == "discriminator"]
+        critics = [state for state in states if recognised(state)[1] == "discriminator"]
+        critics += [state for state in states if state.role == "discriminator"]
         critics += [state for state in states if state.role == "" and _shape_role(state) == "discriminator"]
         if not critics:
             critics = [state for state in states if _shape_role(state) == "discriminator"]
         if not critics:
             raise NotOpened(f"{peek.path} holds no discriminator: no network in it ends in one number per image")
         drawn = replace(generator, image_shape=image_shape)
+        family, role = recognised(critics[0])
+        if family is not None and role == "discriminator":
+            return rebuild_discriminator(family, critics[0], hints.assume, image_shape, _drawn(drawn))
         try:
             found = _judge(critics[0], drawn, Assume.of(hints.assume))
         except NotOpened as error:
             raise NotOpened(f"{peek.path}: {error}") from error
         return _with(Networks(image_shape=image_shape), found)
+
+
+def _of_a_family(states: list[StateDict], hints: Hints) -> Networks | None:
+    """The first generator that a family claims (averaged ones come first), with its discriminator; None where none does."""
+    claimed = [(state, *recognised(state)) for state in states]
+    for state, family, role in claimed:
+        if family is None or role != "generator":
+            continue
+        networks = rebuild_generator(family, state, hints.assume, [other for other in states if other is not state])
+        if state.averaged:
+            note = f"averaged weights ('{state.name}') are used, not those of the last training step"
+            networks = replace(networks, notes=(note, *networks.notes))
+        critics = [(s, f) for s, f, r in claimed if f is not None and r == "discriminator"]
+        if critics and not hints.discriminator_path and not hints.discriminator:
+            networks = _with_family_discriminator(networks, *critics[0], hints)
+        return networks
+    return None
+
+
+def _with_family_discriminator(networks: Networks, state: StateDict, family: Family, hints: Hints) -> Networks:
+    shape = infer_image_shape(networks)
+    try:
+        found = rebuild_discriminator(family, state, hints.assume, shape, _drawn(replace(networks, image_shape=shape)))
+    except NotOpened as error:
+        return replace(networks, notes=(*networks.notes, f"the file's discriminator was left out: {error}"))
+    return joined(networks, found)
 
 
 def _networks(peek: Peek) -> list[StateDict]:

@@ -5,15 +5,17 @@ import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gandissect.errors import NotOpened, UnsafeCheckpoint
+from gandissect.errors import NotOpened
 from gandissect.ghost import PickleRefused, ghost_name, read_pickle_bytes
 from gandissect.peek import TensorSpec, peek
 from gandissect.reading import read_tensors
+from gandissect.records import PickledModule
 
 
 class Attack:
@@ -103,9 +105,12 @@ def test_an_attack_in_a_torch_file_does_nothing_and_leaves_the_tensors(tmp_path:
     assert not target.exists()
 
 
-def test_a_pickled_module_is_not_built(net: nn.Module, tmp_path: Path) -> None:
-    with pytest.raises(UnsafeCheckpoint, match="state_dict"):
-        read_tensors(save(tmp_path / "whole.pt", net))
+def test_a_pickled_module_is_read_as_its_state_dict_and_not_built(net: nn.Module, tmp_path: Path) -> None:
+    read = read_tensors(save(tmp_path / "whole.pt", net))
+    assert isinstance(read, PickledModule)
+    assert list(read) == list(net.state_dict())
+    assert all(torch.equal(cast("Tensor", read[name]), tensor) for name, tensor in net.state_dict().items())
+    assert read.records["main.0"].class_name.startswith("torch.nn.modules.")
 
 
 @pytest.mark.parametrize("new", [True, False])

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gandissect.errors import NotOpened
 
+_LEFTOVERS = (".weight_u", ".weight_v", ".sv0", ".sn_sigma")
+
 
 def fold(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Weights with spectral and weight normalisation applied, float32, and a note on what was folded.
@@ -34,7 +36,11 @@ def fold(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, .
             notes += _fold_weight_norm(plain, name, name[:-1] + "1", base)
         elif name.endswith(".weight_g") and name[:-1] + "v" in plain:
             notes += _fold_weight_norm(plain, name, name[:-1] + "v", name[:-2])
-    for name in [name for name in plain if name.endswith((".weight_u", ".weight_v"))]:
+        elif name.endswith(".weight_bar") and name[:-3] + "u" in plain:
+            notes += _fold_iterated(plain, name, name[:-3] + "u", name[:-4])
+        elif name.endswith((".u0", ".sn_u")) and (weight := f"{_module_of(name)}.weight") in plain:
+            notes += _fold_iterated(plain, weight, name, weight)
+    for name in [name for name in plain if name.endswith(_LEFTOVERS)]:
         del plain[name]
     places: dict[str, int] = {}
     for index, name in enumerate(tensors):
@@ -75,6 +81,23 @@ def _fold_spectral(plain: dict[str, Tensor], original: str, u: str, v: str, targ
         if right is None or len(right) != matrix.shape[1]:
             right = torch.nn.functional.normalize(matrix.t() @ left, dim=0)
     plain[target] = weight / torch.dot(left, matrix @ right)
+    return ["spectral norm folded into the weights"]
+
+
+def _fold_iterated(plain: dict[str, Tensor], original: str, start: str, target: str) -> list[str]:
+    """W / sigma where every forward, in eval too, makes one power iteration from the stored u.
+
+    So do BigGAN-PyTorch (``u0``), mimicry (``sn_u``) and the SAGAN of heykeetae (``weight_bar``): Miyato et al. 2018, algorithm 1,
+    over dim 0 for every kind of layer.
+    """
+    weight, left = plain.pop(original), plain.pop(start).flatten()
+    matrix = weight.reshape(len(weight), -1)
+    if len(left) != len(matrix):
+        raise NotOpened(f"'{start}' has {len(left)} values where '{original}' has {len(matrix)} rows")
+    normalize = torch.nn.functional.normalize
+    right = normalize(matrix.t() @ left, dim=0)
+    product = matrix @ right
+    plain[target] = weight / torch.dot(normalize(product, dim=0), product)
     return ["spectral norm folded into the weights"]
 
 

@@ -12,6 +12,8 @@ from typing import Literal, cast
 
 from torch import Tensor
 
+from gandissect.records import Record
+
 Role = Literal["generator", "discriminator", "other", ""]
 
 # Containers met in the wild (census of 206 files): names of averaged generators come first.
@@ -42,7 +44,8 @@ _LEAF = re.compile(r"\.?(weight|bias|running_mean|running_var|num_batches_tracke
 class StateDict:
     """The tensors of one network, and what is known of where they were.
 
-    ``slots`` are the submodule paths of ``_metadata`` (parameterless ones included), None where it is lost.
+    ``slots`` are the submodule paths of ``_metadata`` (parameterless ones included), None where it is lost. ``records`` say the
+    class and attributes of every submodule where the file pickles whole modules. ``file`` is the mapping it was found in.
     """
 
     name: str
@@ -51,6 +54,8 @@ class StateDict:
     role: Role = ""
     averaged: bool = False
     notes: tuple[str, ...] = field(default=())
+    records: Mapping[str, Record] = field(default_factory=dict, repr=False)
+    file: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 def find_networks(tree: Mapping[str, object], file_hint: str = "") -> list[StateDict]:
@@ -61,7 +66,7 @@ def find_networks(tree: Mapping[str, object], file_hint: str = "") -> list[State
         file_hint: the file's stem; its words tell the role where the keys do not (``netG_epoch_3``).
     """
     found = [part for whole in _state_dicts(tree, "", 0) for part in split_networks(_strip(whole))]
-    named = [replace(net, role=_role(net, file_hint if len(found) == 1 else "")) for net in found]
+    named = [replace(net, role=_role(net, file_hint if len(found) == 1 else ""), file=tree) for net in found]
     return sorted(named, key=lambda net: not net.averaged)
 
 
@@ -73,7 +78,8 @@ def _state_dicts(node: Mapping[str, object], path: str, depth: int) -> Iterator[
     if any(tensor.dim() >= 1 and tensor.numel() > 1 for tensor in tensors.values()):
         listed = getattr(node, "__dict__", {}).get("_metadata")
         slots = tuple(str(name) for name in dict.keys(listed) if name) if isinstance(listed, dict) else None
-        yield StateDict(path, tensors, slots, averaged=bool(_EMA.search(path)))
+        records = getattr(node, "records", {})
+        yield StateDict(path, tensors, slots, averaged=bool(_EMA.search(path)), records=records)
     for key, value in node.items():
         if isinstance(value, Mapping):
             yield from _state_dicts(
@@ -95,7 +101,8 @@ def _within(net: StateDict, prefix: str, tensors: Mapping[str, Tensor]) -> State
     size = len(prefix)
     slots = None if net.slots is None else tuple(s[size:] for s in net.slots if s.startswith(prefix) and len(s) > size)
     inside = {key[size:]: value for key, value in tensors.items() if key.startswith(prefix)}
-    return replace(net, tensors=inside, slots=slots)
+    records = {path[size:]: record for path, record in net.records.items() if f"{path}.".startswith(prefix)}
+    return replace(net, tensors=inside, slots=slots, records=records)
 
 
 def split_networks(net: StateDict) -> list[StateDict]:

@@ -1,0 +1,60 @@
+"""A network rebuilt by its family.
+
+rebuild_generator(family, state, assume={}, beside=states)      # Networks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from gandissect.adapter import Networks
+from gandissect.errors import unknown_name
+from gandissect_adapters.families.family import Case, Family
+from gandissect_adapters.recognise.fold import fold
+from gandissect_adapters.recognise.unwrap import StateDict
+
+
+def rebuild_generator(
+    family: Family, net: StateDict, assume: Mapping[str, str], beside: Sequence[StateDict] = ()
+) -> Networks:
+    """The generator, with what was assumed and noted.
+
+    Raises:
+        UnknownName: an assumption that this family does not ask.
+        NotOpened: it cannot be rebuilt.
+    """
+    case = _case(family, net, assume, beside)
+    made = family.generator(case)
+    return _told(family, case, made)
+
+
+def rebuild_discriminator(
+    family: Family, net: StateDict, assume: Mapping[str, str], image_shape: tuple[int, int, int], drawn: Tensor | None
+) -> Networks:
+    """The discriminator for images of ``image_shape`` (C, H, W); ``drawn`` are some of the generator's, or None."""
+    case = _case(family, net, {key: value for key, value in assume.items() if key in family.options}, ())
+    case.image_shape, case.drawn = image_shape, drawn
+    return _told(family, case, family.discriminator(case))
+
+
+def _case(family: Family, net: StateDict, assume: Mapping[str, str], beside: Sequence[StateDict]) -> Case:
+    given = {name.replace("_", "-"): value.strip() for name, value in assume.items()}
+    for name in given:
+        if name not in family.options:
+            raise unknown_name("assumption", name, list(family.options), f"(of {family.name})")
+    tensors, notes = fold(net.tensors)
+    return Case(net, tensors, family.options, given, beside, notes=[*net.notes, *notes])
+
+
+def _told(family: Family, case: Case, made: Networks) -> Networks:
+    return replace(
+        made,
+        family=made.family or family.name,
+        assumptions=(*made.assumptions, *case.assumptions),
+        verification=made.verification
+        or f"every tensor of the file has its place in {family.name} ({family.source}), by name and shape",
+        notes=(*made.notes, *dict.fromkeys(case.notes)),
+    )
