@@ -95,7 +95,7 @@ def joined(networks: Networks, found: Networks) -> Networks:
         discriminator_output=found.discriminator_output,
         discriminator_layers=found.discriminator_layers,
         discriminator_classes=found.discriminator_classes,
-        assumptions=(*networks.assumptions, *found.assumptions),
+        assumptions=tuple(dict.fromkeys((*networks.assumptions, *found.assumptions))),
         notes=tuple(dict.fromkeys((*networks.notes, *found.notes))),
     )
 

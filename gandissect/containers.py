@@ -6,20 +6,24 @@ container_of(Path("ckpt.pt"))           # "torch-zip"
 from __future__ import annotations
 
 import json
-import zipfile
+import re
+from math import prod
 from pathlib import Path
+from typing import cast
 
+from gandissect.archives import DAMAGED, check_sizes, is_tar, open_zip
 from gandissect.errors import NotOpened
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER as a pickle
-MAX_INFLATION = 50  # declared size of a zip's members over its size on disk
+MAX_HEADER = 2**24  # bytes of JSON that describe tensors: over 100,000 of them
 _ACCEPTED = (
     "a checkpoint is a file written by torch.save, torch.jit.save, torch.export.save, safetensors, pickle or ONNX"
 )
+_SPACES = re.compile(r"\s+")
 _NOT_CHECKPOINTS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras?); save its weights as .safetensors with the layers' PyTorch shapes"),
     (b"\x93NUMPY", "a single NumPy array; a checkpoint has named tensors"),
-    (b"\x1f\x8b", "gzip-compressed; unpack it first (gunzip or tar -xzf)"),
+    (b"\x1f\x8b", "gzip-compressed more than once; unpack it first (gunzip or tar -xzf)"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-zip archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
     (b"\xfd7zXZ", "xz-compressed; unpack it first"),
@@ -49,8 +53,10 @@ def container_of(path: Path) -> str:
     for magic, what in _NOT_CHECKPOINTS:
         if head.startswith(magic):
             raise NotOpened(f"{path} is {what}")
-    if head[257:262] == b"ustar":
-        raise NotOpened(f"{path} is a tar archive; unpack it (tar -xf) and pass the checkpoint inside")
+    if is_tar(head[:512]):
+        raise NotOpened(f"{path} is a tar archive in archives; unpack it (tar -xf) and pass the checkpoint inside")
+    if head[:4] in (b"PK\x05\x06", b"PK\x07\x08"):
+        raise NotOpened(f"{path} is an empty zip archive, or one of several parts; {_ACCEPTED}")
     if _is_safetensors(path, head):
         return "safetensors"
     if head[:1] == b"\x80":
@@ -68,12 +74,6 @@ def _check_file(path: Path) -> None:
         near = sorted(path.parent.glob(f"{path.stem}*"))[:3] if path.parent.is_dir() else []
         meant = f"; did you mean {', '.join(map(str, near))}?" if near else "; check the path"
         raise NotOpened(f"there is no file {path}{meant}")
-    if path.is_dir():
-        inside = [
-            p for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".ckpt", ".pkl", ".pt2", ".safetensors")
-        ]
-        hint = f"pass one of its files: {', '.join(p.name for p in inside[:5])}" if inside else "pass a checkpoint file"
-        raise NotOpened(f"{path} is a directory; {hint}")
     if not path.is_file():
         raise NotOpened(f"{path} is not a regular file; pass a checkpoint file")
     if path.stat().st_size == 0:
@@ -87,30 +87,39 @@ def _refuse_text(path: Path, head: bytes) -> None:
         raise NotOpened(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` (or download it) first")
     if start.startswith((b"<!doctype html", b"<html")):
         raise NotOpened(f"{path} is a web page (a failed download?), not a checkpoint; download the raw file again")
-    try:
-        text = head.decode("utf-8", errors="strict" if len(head) < 4096 else "ignore")
-    except UnicodeDecodeError:
-        return
-    if "\0" in text or not text.strip() or sum(c.isprintable() or c.isspace() for c in text) < 0.95 * len(text):
+    text = _as_text(head)
+    if text is None:
         return
     if head[:1] in b"(]}lcd" and (b"\n(" in head or b"\ntR." in head or b"\nR." in head or b"\np0" in head):
         return  # looks like a protocol 0 pickle
-    first = text.strip().splitlines()[0][:40]
+    first = _SPACES.sub(" ", text.strip())[:60]
+    if start.startswith((b"<?xml", b"<error")):
+        raise NotOpened(f"{path} is an XML message ({first!r}), probably of a server that refused; download it again")
+    if re.match(r"\d{3}\b|not found|access denied|forbidden|rate limit", first, re.I):
+        raise NotOpened(
+            f"{path} is a server's refusal ({first!r}), not the file; check the address and download it again"
+        )
+    if first.startswith("{"):
+        raise NotOpened(
+            f"{path} is a JSON text ({first!r}), settings or a server's message; pass the file with the weights"
+        )
     raise NotOpened(f"{path} is a text file (it begins {first!r}), not a checkpoint; {_ACCEPTED}")
 
 
-def _zip_kind(path: Path) -> str:
+def _as_text(head: bytes) -> str | None:
+    """The first bytes of a file as text, None where they are none."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise NotOpened(
-            f"{path} is damaged or truncated: it starts like a torch archive but its end is missing ({error}); "
-            "copy or download it again"
-        ) from error
-    names = [member.filename for member in members]
-    if sum(member.file_size for member in members) > MAX_INFLATION * path.stat().st_size + 2**20:
-        raise NotOpened(f"{path} claims to unpack to over {MAX_INFLATION} times its size; no checkpoint does")
+        text = head.decode("utf-8", errors="strict" if len(head) < 4096 else "ignore")
+    except UnicodeDecodeError:
+        return None
+    readable = sum(c.isprintable() or c.isspace() for c in text) >= 0.95 * len(text)
+    return text if text.strip() and "\0" not in text and readable else None
+
+
+def _zip_kind(path: Path) -> str:
+    with open_zip(path) as archive:
+        check_sizes(path, archive)
+        names = archive.namelist()
     inner = {name.partition("/")[2] for name in names}
     if "archive_format" in inner or "archive_format" in names:
         return "export"
@@ -118,10 +127,8 @@ def _zip_kind(path: Path) -> str:
         return "torchscript"
     if "data.pkl" in inner:
         return "torch-zip"
-    weights = [name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".pkl", ".tar", ".safetensors"))]
-    hint = f"unpack it and pass {weights[0]}" if weights else _ACCEPTED
     kind = "a NumPy .npz archive" if names and all(name.endswith(".npy") for name in names) else "a plain zip archive"
-    raise NotOpened(f"{path} is {kind} without a torch data.pkl; {hint}")
+    raise NotOpened(f"{path} is {kind} without a torch data.pkl; {_ACCEPTED}")
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
@@ -129,23 +136,44 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
     if len(head) < 10 or head[8:9] != b"{":
         return False
     length = int.from_bytes(head[:8], "little")
-    if length > 100_000_000:
+    if length > MAX_HEADER:
         return False
     if 8 + length > path.stat().st_size:
         raise NotOpened(f"{path} is a truncated safetensors file: its header alone needs {length} bytes; copy it again")
     return True
 
 
-def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
-    """The header: tensor name -> {"dtype", "shape", "data_offsets"}, and "__metadata__"; checked against the size."""
+def safetensors_header(path: Path) -> tuple[dict[str, dict[str, object]], int]:
+    """(header, where the tensors begin); the header maps names to {"dtype", "shape", "data_offsets"}, and "__metadata__".
+
+    Shapes and offsets are whole numbers that lie in the file, and names are there once.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
-            header = json.loads(file.read(length))
-            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-            ok = all(isinstance(entry, dict) for entry in header.values())
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            header = json.loads(file.read(min(length, MAX_HEADER)), object_pairs_hook=_once)
+            facts = header.pop("__metadata__", {})
+            ends = [_end(entry) for entry in header.values()]
+        except DAMAGED as error:
             raise NotOpened(f"{path} has a damaged safetensors header ({error}); copy or save it again") from error
-    if not ok or max(ends, default=0) > path.stat().st_size - 8 - length:
+    if max(ends, default=0) > size - 8 - length:
         raise NotOpened(f"{path} is a truncated safetensors file: tensor bytes are missing at its end; copy it again")
-    return dict(header)
+    return {**header, "__metadata__": facts if isinstance(facts, dict) else {}}, 8 + length
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name is there twice")
+    return table
+
+
+def _end(entry: dict[str, object]) -> int:
+    """The offset at which a tensor's bytes end, once its numbers make sense."""
+    shape, (start, end) = cast("list[int]", entry["shape"]), cast("list[int]", entry["data_offsets"])
+    if not all(type(number) is int and 0 <= number < 2**60 for number in (*shape, start, end)) or len(shape) > 64:
+        raise ValueError("shapes and offsets are whole numbers from 0")
+    if end < start or (prod(shape) > 0) != (end > start) or prod(shape) > 8 * (end - start):
+        raise ValueError("a shape does not fit its bytes")
+    return end

@@ -213,8 +213,12 @@ class Generator(Network):
             out = self.module(z, labels)
         else:
             out = self.module(z)
+        return self.as_images(out)
+
+    def as_images(self, out: Tensor) -> Tensor:
+        """What the module itself gives for N latents, as float32 [N, C, H, W] in [-1, 1]."""
         low, high = self.output_range
-        images: Tensor = out.reshape(len(z), *self.image_shape).float()
+        images: Tensor = out.reshape(len(out), *self.image_shape).float()
         if (low, high) != (-1.0, 1.0):
             images = (images - low) * (2.0 / (high - low)) - 1.0
         return images

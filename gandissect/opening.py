@@ -7,6 +7,7 @@ gan = gandissect.open((generator, discriminator), latent=(100, 1, 1))
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch
 from torch import nn
 
 from gandissect.adapter import Adapter, Hints, Match, Networks, joined
-from gandissect.errors import NotOpened, UnsafeCheckpoint, UsageError, unknown_name
+from gandissect.errors import GandissectError, NotOpened, UnsafeCheckpoint, UsageError, unknown_name
+from gandissect.fetching import fetched, is_address
 from gandissect.gan import Gan, Opening
 from gandissect.peek import Peek, peek
 from gandissect.plugins import Registry, load_plugins
@@ -58,7 +60,7 @@ def open(
     """The GAN in a file, or around modules that are already there.
 
     Args:
-        source: a checkpoint's path, a generator, or (generator, discriminator).
+        source: a checkpoint's path or address (https://…, hf://owner/repo), a generator, or (generator, discriminator).
         discriminator: another checkpoint, ``file.py:Class`` or ``package.module:factory`` (its weights come from ``source``), or
             a module.
         generator: ``file.py:Class`` or ``package.module:factory`` that builds the generator; not needed where the architecture is
@@ -87,6 +89,10 @@ def open(
         raise UsageError(
             f"cannot open {type(source).__name__}; expected a path, a module or (generator, discriminator)"
         )
+    if is_address(source):
+        source = fetched(str(source))
+    if is_address(discriminator):
+        discriminator = fetched(str(discriminator))
     code, path = _discriminator_source(discriminator)
     hints = Hints(
         trust,
@@ -143,7 +149,7 @@ def _discriminator_source(given: str | Path | nn.Module | None) -> tuple[str | N
     """(code, None) for ``file.py:Class``, (None, path) for a checkpoint."""
     if given is None or isinstance(given, nn.Module):
         return None, None
-    if isinstance(given, str) and ":" in given and not Path(given).exists():
+    if isinstance(given, str) and ":" in given.replace("::", "") and not Path(given).exists():
         return given, None
     return None, Path(given)
 
@@ -219,6 +225,15 @@ def _load(chosen: Candidate, others: Sequence[Candidate], seen: Peek, hints: Hin
             networks = running[0].adapter.open(seen, hints)
         except UnsafeCheckpoint as unsafe:
             raise unsafe from error
+    except GandissectError:
+        raise
+    except Exception as error:  # a damaged file may lead an adapter anywhere
+        if os.environ.get("GANDISSECT_STRICT", "") not in ("", "0"):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise NotOpened(
+            f"{seen.path.name} is not opened: its contents led to {type(error).__name__} ({reason}); GANDISSECT_STRICT=1 shows where"
+        ) from error
     if networks.generator is None:
         raise NotOpened(
             f"{seen.path.name} holds a discriminator and no generator; pass the generator's checkpoint, and this one with "

@@ -7,40 +7,38 @@ peek("ckpt.pt").tensors["g_ema.main.0.weight"].shape
 from __future__ import annotations
 
 import json
+import mmap
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
-from gandissect.containers import container_of, safetensors_header
+from gandissect.archives import DAMAGED, member_bytes, open_zip
+from gandissect.containers import MAX_HEADER, container_of, safetensors_header
 from gandissect.errors import NotOpened
-from gandissect.ghost import Ghost, PickleRefused, TensorRef, ghost_name, read_pickle, read_pickle_bytes
+from gandissect.ghost import Ghost, TensorRef, Unpickled, array_ref, check_order, ghost_name, read_buffer
+from gandissect.locating import Located, located
+from gandissect.opcodes import PickleRefused
 
-MAX_PICKLE = 2**29  # bytes of a data.pkl; tensors are not in it
-_MAX_NESTING = 40
+MAX_PICKLE = 2**28  # bytes of a data.pkl; tensors are not in it
+MAX_NESTING = 40
+MAX_OBJECTS = 500_000  # met on a walk; a list that holds itself twice, forty times over, would never end
+MAX_TENSORS = 100_000
+MAX_PATH = 1_000  # characters of a dotted name
 _HARMLESS = re.compile(
     r"torch\.(\w*Storage|storage\.\w*Storage|u?int\d+|b?float\w*|half|double|long|bool|complex\d+|qu?int\d+|device)"
     r"|collections\.(defaultdict|Counter)|_codecs\.encode"
-    r"|torch\._utils\._rebuild_\w+|numpy\.(_?core\.multiarray\.(_reconstruct|scalar)|dtype|ndarray)"
+    r"|torch\._utils\._rebuild_\w+|numpy\.(_?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)|dtype|ndarray)"
 )
 _NUMBERED = re.compile(r"(\d+)")
-_SAFETENSORS_DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "U16": "uint16", "U32": "uint32", "U64": "uint64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex64",
 }  # fmt: skip
-_NUMPY_DTYPES = {
-    "f8": "float64",
-    "f4": "float32",
-    "f2": "float16",
-    "i8": "int64",
-    "i4": "int32",
-    "u1": "uint8",
-    "b1": "bool",
-}
 _EXPORT_DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64"}
 
 
@@ -69,48 +67,73 @@ class Peek:
     modules: tuple[str, ...] = ()
     globals: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Path, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the whole file."""
+        """Hex digest of the whole file (the archive, where it is in one), or of its parts one after the other."""
         digest = sha256()
-        with self.path.open("rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
+        for path in self.parts or (self.path,):
+            with path.open("rb") as file:
+                while chunk := file.read(2**20):
+                    digest.update(chunk)
         return digest.hexdigest()
 
 
 def peek(path: str | Path) -> Peek:
-    """What is in the file at ``path``.
+    """What is in the file at ``path``; a folder or archive with one checkpoint in it, or ``archive.zip::member``, is looked into.
 
     Raises:
-        NotOpened: missing, empty, a directory, truncated, a Git LFS pointer, a web page, text, or of no known kind.
+        NotOpened: missing, empty, truncated, a Git LFS pointer, a web page, text, of no known kind, or several to choose from.
     """
-    path = Path(path).expanduser()
-    container = container_of(path)
-    size = path.stat().st_size
-    if container == "onnx":
-        return Peek(path, container, size)
-    if container == "safetensors":
-        return _peek_safetensors(path, size)
-    if container == "export":
-        return _peek_export(path, size)
-    seen: dict[str, None] = {}
+    with located(path) as found:
+        if found.shards:
+            return _peek_shards(found)
+        container = container_of(found.file)
+        if found.wrapped and container in ("torchscript", "export", "onnx"):
+            raise NotOpened(f"{found.path} is a {container} file in an archive; unpack it and pass it directly")
+        size = found.outer.stat().st_size
+        if container == "onnx":
+            return Peek(found.path, container, size)
+        if container == "safetensors":
+            tensors, facts = _safetensors(found.file)
+            return Peek(found.path, container, size, tensors, metadata=facts, parts=(found.outer,))
+        if container == "export":
+            return _peek_export(found.file, size)
+        return _peek_pickle(found, container, size)
+
+
+def _peek_pickle(found: Located, container: str, size: int) -> Peek:
     facts: dict[str, str] = {}
-    tree = read_tree(path, container, seen, facts)
-    facts["root"] = ghost_name(tree) or type(tree).__name__
-    sink = _Sink(metadata=facts)
-    _walk(tree, "", sink, 0)
-    named = tuple(name for name in seen if not _HARMLESS.fullmatch(name))
-    return Peek(path, container, size, sink.tensors, tuple(sink.modules), named, sink.metadata)
+    read = unpickle(found.file, container, facts)
+    facts["root"] = ghost_name(read.root) or type(read.root).__name__
+    sink = _Sink(found.file, facts)
+    try:
+        _walk(read.root, "", sink, 0)
+    except PickleRefused as error:
+        raise NotOpened(f"{found.file} cannot be read as a checkpoint: {error}") from error
+    named = tuple(name for name in read.seen if not _HARMLESS.fullmatch(name))
+    return Peek(
+        found.path, container, size, sink.tensors, tuple(sink.modules), named, sink.metadata, (found.outer,)
+    )  # fmt: skip
 
 
-def read_tree(path: Path, container: str, seen: dict[str, None], facts: dict[str, str]) -> object:
-    """The objects of a pickle-based container, tensors as TensorRefs, unknown classes as ghosts.
+def _peek_shards(found: Located) -> Peek:
+    """The parts' tensors together."""
+    parts = [peek(shard) for shard in found.shards]
+    tensors = {name: spec for part in parts for name, spec in part.tensors.items()}
+    ordered = {name: tensors[name] for name in sorted(tensors, key=natural_key)}
+    size = sum(part.size for part in parts)
+    facts = {"root": "dict", "parts": str(len(parts))}
+    named = tuple(dict.fromkeys(name for part in parts for name in part.globals))
+    return Peek(found.path, parts[0].container, size, ordered, globals=named, metadata=facts, parts=found.shards)
+
+
+def unpickle(path: Path, container: str, facts: dict[str, str] | None = None) -> Unpickled:
+    """The objects of a pickle-based container, tensors as TensorRefs, unknown classes as ghosts; ``end`` is where they end.
 
     Args:
         container: torch-zip, torchscript, torch-legacy or pickle.
-        seen: gets the globals that became ghosts.
         facts: gets ``archive``, the stem the file was saved under.
 
     Raises:
@@ -118,71 +141,96 @@ def read_tree(path: Path, container: str, seen: dict[str, None], facts: dict[str
     """
     try:
         if container in ("torch-zip", "torchscript"):
-            return _read_zip_pickle(path, seen, facts)
+            return _read_zip_pickle(path, {} if facts is None else facts)
         with path.open("rb") as file:
-            if container == "torch-legacy":
-                skip_legacy_header(file)
-            return read_pickle(file, seen)
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        start = 0
+        for part in range(3 if container == "torch-legacy" else 0):  # magic number, protocol, system facts
+            read = read_buffer(data, start)
+            start = read.end
+            if part == 2:
+                check_order(read.root)
+        return read_buffer(data, start)
     except PickleRefused as error:
         raise NotOpened(f"{path} cannot be read as a checkpoint: {error}; save or copy it again") from error
 
 
-def skip_legacy_header(file: BinaryIO) -> None:
-    """Move past the magic number, protocol and system facts of a file from before torch 1.6."""
-    for _ in range(3):
-        read_pickle(file)
-
-
-def _read_zip_pickle(path: Path, seen: dict[str, None], facts: dict[str, str]) -> object:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            member = next(info for info in archive.infolist() if info.filename.partition("/")[2] == "data.pkl")
-            if member.file_size > MAX_PICKLE:
-                raise PickleRefused(f"its data.pkl claims {member.file_size:,} bytes")
-            facts["archive"] = member.filename.partition("/")[0]
-            pickled = archive.read(member)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise NotOpened(
-            f"{path} is damaged: its data.pkl cannot be read ({error}); copy or download it again"
-        ) from error
-    return read_pickle_bytes(pickled, seen)
+def _read_zip_pickle(path: Path, facts: dict[str, str]) -> Unpickled:
+    with open_zip(path) as archive:
+        members = archive.infolist()
+        member = next(info for info in members if info.filename.partition("/")[2] == "data.pkl")
+        facts["archive"] = stem = member.filename.partition("/")[0]
+        order = next((info for info in members if info.filename == f"{stem}/byteorder"), None)
+        if order is not None and member_bytes(archive, order, 100).strip() == b"big":
+            raise NotOpened(f"{path} was saved on a big-endian machine; load it there and save it as safetensors")
+        pickled = member_bytes(archive, member, MAX_PICKLE)
+    return read_buffer(pickled)
 
 
 @dataclass
 class _Sink:
     """Where ``_walk`` puts what it finds."""
 
+    path: Path
     metadata: dict[str, str]
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
     open_nodes: set[int] = field(default_factory=set)
+    met: int = 0
 
 
-def _join(prefix: str, key: object) -> str:
-    return f"{prefix}.{key}" if prefix else str(key)
+def join(prefix: str, key: object) -> str:
+    """A dotted name.
+
+    Raises:
+        PickleRefused: absurdly long.
+    """
+    text = key_text(key)
+    name = f"{prefix}.{text}" if prefix else text
+    if len(name) > MAX_PATH:
+        raise PickleRefused(f"it holds a name of over {MAX_PATH:,} characters ({name[:40]!r} …)")
+    return name
+
+
+def key_text(key: object) -> str:
+    """A mapping's key as text; of classes and objects their class name."""
+    if isinstance(key, (tuple, frozenset)) and len(key) > 10:
+        return type(key).__name__
+    return ghost_name(key) or str(key)
 
 
 def _walk(node: object, prefix: str, sink: _Sink, depth: int) -> None:
     """Flatten containers and ghosts into ``sink``; cycles and absurd nesting are left out."""
+    sink.met += 1
+    if sink.met > MAX_OBJECTS:
+        raise PickleRefused(f"it holds over {MAX_OBJECTS:,} objects, or the same ones over and over")
     spec = _spec(node)
     if spec is not None:
         sink.tensors[prefix or "tensor"] = spec
+        if len(sink.tensors) > MAX_TENSORS:
+            raise PickleRefused(f"it holds over {MAX_TENSORS:,} tensors")
         return
     if isinstance(node, (str, int, float, bool)):
         if prefix and len(sink.metadata) < 1000:
             sink.metadata.setdefault(prefix, str(node)[:200])
         return
-    if depth > _MAX_NESTING or id(node) in sink.open_nodes:
+    if depth > MAX_NESTING or id(node) in sink.open_nodes:
         return
     sink.open_nodes.add(id(node))
     for key, value in children(node):
-        _walk(value, _join(prefix, key) if key != "" else prefix, sink, depth + 1)
+        _walk(value, join(prefix, key) if key != "" else prefix, sink, depth + 1)
     sink.open_nodes.discard(id(node))
+    sink.modules.extend(join(prefix, path) if path else prefix for path in listed_modules(node))
+
+
+def listed_modules(node: object) -> list[str]:
+    """The submodule paths in a state dict's ``_metadata``."""
     listed = getattr(node, "__dict__", {}).get("_metadata") if isinstance(node, dict) else None
-    if isinstance(listed, dict):
-        sink.modules.extend(
-            _join(prefix, path) if path else prefix for path in dict.keys(listed) if isinstance(path, str)
-        )
+    if not isinstance(listed, dict):
+        return []
+    if len(listed) > MAX_TENSORS:
+        raise PickleRefused(f"it lists over {MAX_TENSORS:,} modules")
+    return [path for path in dict.keys(listed) if isinstance(path, str)]
 
 
 def children(node: object) -> list[tuple[object, object]]:
@@ -194,6 +242,8 @@ def children(node: object) -> list[tuple[object, object]]:
     if not isinstance(node, Ghost):
         return []
     pairs = list(node.entries) + list(enumerate(node.elements))
+    if len(node.args) == 1 and isinstance(node.args[0], dict) and ghost_name(node) == "collections.Counter":
+        pairs.extend(dict.items(node.args[0]))
     state = state_of(node)
     if isinstance(state, dict):
         if "_parameters" in state or "_modules" in state:
@@ -215,14 +265,8 @@ def state_of(ghost: Ghost) -> object:
 
 
 def _spec(node: object) -> TensorSpec | None:
-    if isinstance(node, TensorRef):
-        return TensorSpec(node.shape, node.dtype)
-    if isinstance(node, Ghost) and ghost_name(node).endswith("multiarray._reconstruct"):
-        state = node.state  # ndarray.__setstate__((version, shape, dtype, fortran, bytes))
-        if isinstance(state, tuple) and len(state) == 5 and isinstance(state[1], tuple):
-            code = state[2].args[0] if isinstance(state[2], Ghost) and state[2].args else ""
-            return TensorSpec(cast("tuple[int, ...]", state[1]), _NUMPY_DTYPES.get(str(code), str(code)))
-    return None
+    ref = node if isinstance(node, TensorRef) else array_ref(node) if isinstance(node, Ghost) else None
+    return None if ref is None else TensorSpec(ref.shape, ref.dtype)
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
@@ -230,17 +274,21 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in _NUMBERED.split(name) if part]
 
 
-def _peek_safetensors(path: Path, size: int) -> Peek:
-    header = safetensors_header(path)
-    facts = {str(key): str(value)[:200] for key, value in header.pop("__metadata__", {}).items()}
+def _safetensors(path: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
+    header, _start = safetensors_header(path)
+    facts = {str(key)[:MAX_PATH]: str(value)[:200] for key, value in list(header.pop("__metadata__").items())[:1000]}
+    if long := next((name for name in header if len(name) > MAX_PATH), None):
+        raise NotOpened(
+            f"{path} cannot be read as a checkpoint: it holds a name of over {MAX_PATH:,} characters ({long[:40]!r} …)"
+        )
     tensors = {
         name: TensorSpec(
-            tuple(int(extent) for extent in cast("list[int]", header[name]["shape"])),
-            _SAFETENSORS_DTYPES.get(str(header[name].get("dtype")), str(header[name].get("dtype"))),
+            tuple(cast("list[int]", header[name]["shape"])),
+            SAFETENSORS_DTYPES.get(str(header[name].get("dtype")), str(header[name].get("dtype"))[:20]),
         )
         for name in sorted(header, key=natural_key)
     }
-    return Peek(path, "safetensors", size, tensors, metadata=facts | {"root": "dict"})
+    return tensors, facts | {"root": "dict"}
 
 
 def _peek_export(path: Path, size: int) -> Peek:
@@ -248,13 +296,21 @@ def _peek_export(path: Path, size: int) -> Peek:
     tensors: dict[str, TensorSpec] = {}
     facts: dict[str, str] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                facts.setdefault("archive", name.partition("/")[0])
-                if name.endswith("_weights_config.json") and archive.getinfo(name).file_size < MAX_PICKLE:
-                    config = json.loads(archive.read(name)).get("config", {})
-                    tensors.update({key: _export_spec(entry) for key, entry in config.items()})
-    except (zipfile.BadZipFile, OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        with open_zip(path) as archive:
+            for member in archive.infolist():
+                facts.setdefault("archive", member.filename.partition("/")[0])
+                if member.filename.endswith(".json") and member.file_size > 2 * MAX_HEADER:
+                    raise NotOpened(
+                        f"{path} holds {member.file_size:,} bytes of JSON in one piece; no exported network does"
+                    )
+                if member.filename.endswith("_weights_config.json"):
+                    config = json.loads(member_bytes(archive, member, MAX_HEADER)).get("config", {})
+                    tensors.update({join("", key): _export_spec(entry) for key, entry in config.items()})
+    except PickleRefused as error:
+        raise NotOpened(f"{path} cannot be read as a checkpoint: {error}") from error
+    except NotOpened:
+        raise
+    except DAMAGED as error:
         raise NotOpened(f"{path} is a damaged torch.export archive ({error}); save or copy it again") from error
     return Peek(path, "export", size, tensors, metadata=facts | {"root": "ExportedProgram"})
 

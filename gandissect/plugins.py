@@ -50,6 +50,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "state-dict": "gandissect_adapters.statedict",
         "torchscript": "gandissect_adapters.torchscript",
         "export": "gandissect_adapters.exported",
+        "onnx": "gandissect_adapters.onnx",
         "pickled-module": "gandissect_adapters.pickled",
         "user-code": "gandissect_adapters.usercode",
         "overview": "gandissect_plugins.overview",

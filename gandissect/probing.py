@@ -7,11 +7,7 @@ gan.capabilities.edits                   # an edit of a layer changed the image
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,144 +16,14 @@ from gandissect import sampling
 from gandissect.adapter import Networks
 from gandissect.borrow import borrowed
 from gandissect.errors import NotOpened
-from gandissect.gan import Capabilities, Discriminator, Gan, Generator, LayerInfo, Opening
-from gandissect.tap import tap
+from gandissect.gan import Capabilities, Discriminator, Gan, Generator, Opening
+from gandissect.probing_layers import probe_layers
+from gandissect.surveying import Survey, survey
 
 PROBES = 8
-MIXING = ("Conv", "Linear", "Bilinear")
-"""Modules whose names contain one of these start a new stage: what follows up to the next one is normalisation and activation."""
-RESHAPING = ("Up", "Flatten", "Unflatten", "View", "Reshape", "Embedding", "Dropout")
-
-
-@dataclass
-class _Call:
-    """One call of one leaf module while the network was watched."""
-
-    name: str
-    module: nn.Module
-    output: Tensor
-    inputs: list[Tensor] = field(default_factory=list)
-
-
-def _watch(net: nn.Module, run: Callable[[], Tensor], also: Collection[str] = ()) -> tuple[list[_Call], Tensor]:
-    """Every call of a leaf module, or one named in ``also``, that gives one tensor, and the network's output.
-
-    In order of execution: a composite module comes after its parts.
-    """
-    calls: list[_Call] = []
-    counts: Counter[str] = Counter()
-
-    def seen(name: str, module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        number = counts[name]
-        counts[name] += 1
-        if isinstance(output, Tensor):
-            inputs = [arg for arg in args if isinstance(arg, Tensor)]
-            calls.append(_Call(f"{name}@{number}" if number else name, module, output, inputs))
-
-    with ExitStack() as hooks:
-        for name, module in net.named_modules():
-            if name and (name in also or not any(True for _ in module.children())):
-                hooks.callback(module.register_forward_hook(partial(seen, name)).remove)
-        output = run()
-    return calls, output
-
-
-def probe_layers(
-    net: nn.Module, run: Callable[[], Tensor], *, editable: bool = True, main: Collection[str] = ()
-) -> tuple[LayerInfo, ...]:
-    """The layers of ``net`` that could be read, with their sizes, connections and whether an edit has an effect.
-
-    Args:
-        net: a module whose leaf modules are watched.
-        run: calls the network on the same few samples each time; its result requires a gradient history when
-            connections are to be found through functional operations (``torch.add`` and the like).
-        editable: try an edit of every layer (one forward pass each).
-        main: modules, composite ones too, to be marked main; where empty, the last layer of each stage is.
-    """
-    calls, output = _watch(net, run, main)
-    batch = len(output)
-    calls = [call for call in calls if call.output.dim() in (2, 4) and len(call.output) == batch]
-    sources = _connections(calls)
-    reference = output.detach().clone()
-    layers = []
-    for call, inputs in zip(calls, sources, strict=True):
-        shape = tuple(call.output.shape[1:])
-        height, width = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
-        info = LayerInfo(
-            call.name,
-            type(call.module).__name__,
-            shape[0],
-            height,
-            width,
-            parameters=sum(p.numel() for p in call.module.parameters()),
-            inputs=inputs,
-            editable=editable and _edit_works(net, run, call.name, reference),
-        )
-        layers.append(info)
-    if main:
-        return tuple(replace(info, main=info.name in main and info.editable) for info in layers)
-    return _mark_main(layers, [call.module for call in calls])
-
-
-def _edit_works(net: nn.Module, run: Callable[[], Tensor], name: str, reference: Tensor) -> bool:
-    """Adding to that layer's output changes the network's output."""
-    with torch.no_grad(), tap(net, [name], lambda _name, act: act * 0.5 + 1.0):
-        return not torch.equal(run(), reference)
-
-
-def _connections(calls: Sequence[_Call]) -> list[tuple[str, ...]]:
-    """For each call the calls that feed it: by the identity of tensors, else by walking the gradient history back."""
-    maker: dict[int, str] = {}
-    history: dict[object, str] = {}
-    sources: list[tuple[str, ...]] = []
-    for position, call in enumerate(calls):
-        found: list[str] = []
-        for tensor in call.inputs:
-            if id(tensor) in maker:
-                found.append(maker[id(tensor)])
-            elif tensor.grad_fn is not None:
-                found += _walk(tensor.grad_fn, history)
-        if not found and position and all(tensor.grad_fn is None for tensor in call.inputs):
-            found = [calls[position - 1].name]  # no history to follow: what ran before it
-        sources.append(tuple(dict.fromkeys(found)))
-        maker[id(call.output)] = call.name
-        if call.output.grad_fn is not None:
-            history[call.output.grad_fn] = call.name
-    return sources
-
-
-def _walk(start: object, history: dict[object, str]) -> list[str]:
-    """Names of the nearest known calls behind a node of the autograd graph."""
-    found: list[str] = []
-    seen: set[object] = set()
-    stack = [start]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in history:
-            found.append(history[node])
-        else:
-            stack += [parent for parent, _ in getattr(node, "next_functions", ())]
-    return sorted(found)
-
-
-def _mark_main(layers: list[LayerInfo], modules: Sequence[nn.Module]) -> tuple[LayerInfo, ...]:
-    """Mark the last layer of each stage but the one that makes the output.
-
-    A stage starts at a module that mixes units (convolution, linear). Reshaping and upsampling that follow an activation
-    belong to the stage but are not its last layer: an upsampled map holds nothing that the map did not.
-    """
-    stages: list[list[int]] = []
-    for position, module in enumerate(modules):
-        kind = type(module).__name__
-        if any(word in kind for word in MIXING):
-            stages.append([])
-        if stages and not any(word in kind for word in RESHAPING):
-            stages[-1].append(position)
-    last = {stage[-1] for stage in stages[:-1] if stage}
-    return tuple(replace(info, main=position in last and info.editable) for position, info in enumerate(layers))
+AFFORDABLE = 3e10
+"""Multiply-adds that trying an edit of each layer may cost, about a second on one CPU core."""
+_LARGE = 2**15  # pixels of an image from which on one sample must do for a first look
 
 
 def build_gan(networks: Networks, *, name: str, opening: Opening) -> Gan:
@@ -170,25 +36,31 @@ def build_gan(networks: Networks, *, name: str, opening: Opening) -> Gan:
         raise NotOpened(f"no generator in {name}: gandissect explains generators; pass the generator's checkpoint")
     modules = [module for module in (networks.generator, networks.discriminator) if module is not None]
     with borrowed(*modules):
-        generator, images, notes = _probe_generator(networks, name)
-        can = _generator_capabilities(generator)
+        generator, images, can, notes = _probe_generator(networks, name)
         discriminator = None
         if networks.discriminator is not None:
-            discriminator = _probe_discriminator(networks, images, generator)
-            can = replace(can, discriminator=True, discriminator_gradients=_has_gradient(discriminator, images))
+            discriminator, graded = _probe_discriminator(networks, images, generator)
+            can = replace(can, discriminator=True, discriminator_gradients=graded)
     found = replace(opening, notes=(*opening.notes, *notes))
     return Gan(name, generator, discriminator, can, found)
 
 
-def _probe_generator(networks: Networks, name: str) -> tuple[Generator, Tensor, list[str]]:
+def _probe_generator(networks: Networks, name: str) -> tuple[Generator, Tensor, Capabilities, list[str]]:
     module, latent = networks.generator, networks.latent
     assert module is not None and latent is not None
     draft = Generator(module, (), latent, (1, 1, 1), num_classes=networks.num_classes)
     z = sampling.latents(0, range(PROBES), latent).reshape(PROBES, *latent.shape).to(draft.device)
-    labels = (torch.arange(PROBES, device=z.device) % networks.num_classes,) if networks.num_classes else ()
+
+    def run(net: nn.Module, x: Tensor) -> Tensor:
+        labels = (torch.arange(len(x), device=x.device) % networks.num_classes,) if networks.num_classes else ()
+        return _first_tensor(net(x, *labels))
+
     try:
+        seen = survey(module, run, z[: _first_look(networks.image_shape)], networks.main_layers)
+        heavy = _is_heavy(seen)
+        z = z[: len(seen.output)] if heavy else z
         with torch.no_grad():
-            raw = module(z, *labels)
+            raw = seen.output if heavy else run(module, z)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotOpened(
@@ -199,11 +71,22 @@ def _probe_generator(networks: Networks, name: str) -> tuple[Generator, Tensor, 
     generator = Generator(
         module, (), latent, shape, output_range=(low, high), num_classes=networks.num_classes, inner=networks.inner
     )
-    start = z.clone().requires_grad_()
-    generator.layers = probe_layers(module, lambda: _first_tensor(module(start, *labels)), main=networks.main_layers)
-    with torch.no_grad():
-        images = generator(z, *labels)
-    return generator, images, notes
+    generator.layers = probe_layers(module, run, z, seen, main=networks.main_layers, trusting=heavy)
+    if not heavy:
+        return generator, generator.as_images(raw), _generator_capabilities(generator), notes
+    can = _capabilities(generator, gradients=seen.sensitive, same=seen.repeatable)
+    notes = [*notes, "it is large: what can be edited was read from one run's graph, not tried layer by layer"]
+    return generator, generator.as_images(raw), can, notes
+
+
+def _first_look(image_shape: tuple[int, int, int] | None) -> int:
+    """Samples for the survey: two, that some networks squeeze less, one where images are known to be large."""
+    return 1 if image_shape is not None and image_shape[1] * image_shape[2] > _LARGE else 2
+
+
+def _is_heavy(seen: Survey) -> bool:
+    """Whether an edit of every layer would take too long."""
+    return seen.effort * len(seen.calls) * PROBES > AFFORDABLE
 
 
 def infer_image_shape(networks: Networks) -> tuple[int, int, int]:
@@ -270,6 +153,10 @@ def _generator_capabilities(generator: Generator) -> Capabilities:
         gradients = False
     with torch.no_grad():
         same = torch.equal(generator(z), generator(z))
+    return _capabilities(generator, gradients=gradients, same=same)
+
+
+def _capabilities(generator: Generator, *, gradients: bool, same: bool) -> Capabilities:
     return Capabilities(
         hooks=bool(generator.layers),
         edits=any(info.editable for info in generator.layers),
@@ -279,42 +166,50 @@ def _generator_capabilities(generator: Generator) -> Capabilities:
     )
 
 
-def _probe_discriminator(networks: Networks, images: Tensor, generator: Generator) -> Discriminator:
+def _probe_discriminator(networks: Networks, images: Tensor, generator: Generator) -> tuple[Discriminator, bool]:
+    """The discriminator, and whether its score has a gradient."""
     module = networks.discriminator
     assert module is not None
-    classes = networks.discriminator_classes
-    labels = (torch.arange(len(images), device=images.device) % classes,) if classes else ()
-    flatten = _takes_vectors(module, images, labels)
-    low, high = generator.output_range if generator.output_range in ((0.0, 1.0), (0.0, 255.0)) else (-1.0, 1.0)
-    draft = Discriminator(
-        module, (), generator.image_shape, input_range=(low, high), flatten=flatten, num_classes=classes
-    )
-    with torch.no_grad():
-        raw = draft(images)
-    output = networks.discriminator_output or ("probability" if _ends_in_sigmoid(module) else "logit")
-    if not torch.isfinite(raw).all():
+    flatten, seen = _first_scores(networks, images, generator)
+
+    def run(net: nn.Module, x: Tensor) -> Tensor:
+        return _around(net, networks, generator, flatten=flatten)(x)
+
+    draft = _around(module, networks, generator, flatten=flatten)
+    if not torch.isfinite(seen.output).all():
         raise NotOpened("the discriminator gives NaN or infinite scores: its weights are damaged")
-    start = images.detach().clone().requires_grad_()
-    draft.layers = probe_layers(module, lambda: draft(start), editable=True, main=networks.discriminator_layers)
-    draft.output = output
-    return draft
+    heavy = _is_heavy(seen)
+    draft.layers = probe_layers(module, run, images, seen, main=networks.discriminator_layers, trusting=heavy)
+    draft.output = networks.discriminator_output or ("probability" if _ends_in_sigmoid(module) else "logit")
+    return draft, seen.sensitive if heavy else _has_gradient(draft, images)
 
 
-def _takes_vectors(module: nn.Module, images: Tensor, labels: tuple[Tensor, ...]) -> bool:
-    """The discriminator wants [N, C*H*W]: it fails on images and runs on vectors."""
-    with torch.no_grad():
+def _around(net: nn.Module, networks: Networks, generator: Generator, *, flatten: bool) -> Discriminator:
+    """A discriminator of ``net`` whose scores are its raw output."""
+    span = generator.output_range if generator.output_range in ((0.0, 1.0), (0.0, 255.0)) else (-1.0, 1.0)
+    classes = networks.discriminator_classes
+    return Discriminator(net, (), generator.image_shape, input_range=span, flatten=flatten, num_classes=classes)
+
+
+def _first_scores(networks: Networks, images: Tensor, generator: Generator) -> tuple[bool, Survey]:
+    """Whether the discriminator wants [N, C*H*W] (it fails on images and runs on vectors), and a survey of it."""
+    module = networks.discriminator
+    assert module is not None
+    few = images[: _first_look(generator.image_shape)]
+    failed: Exception | None = None
+    for flatten in (False, True):
+
+        def run(net: nn.Module, x: Tensor, flatten: bool = flatten) -> Tensor:
+            return _around(net, networks, generator, flatten=flatten)(x)
+
         try:
-            module(images, *labels)
-            return False
+            return flatten, survey(module, run, few, networks.discriminator_layers)
         except Exception as error:
-            try:
-                module(images.flatten(1), *labels)
-                return True
-            except Exception:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise NotOpened(
-                    f"the discriminator does not run on the generator's images {tuple(images.shape[1:])}: {reason}"
-                ) from error
+            failed = failed or error
+    reason = str(failed).splitlines()[0] if str(failed) else type(failed).__name__
+    raise NotOpened(
+        f"the discriminator does not run on the generator's images {generator.image_shape}: {reason}"
+    ) from failed
 
 
 def _ends_in_sigmoid(module: nn.Module) -> bool:

@@ -13,6 +13,7 @@ from gandissect.adapter import Adapter, Hints, Match, Networks
 from gandissect.peek import Peek
 from gandissect.plugins import hookimpl
 from gandissect_adapters.graph import export
+from gandissect_adapters.graph.graph import refusing_damage
 from gandissect_adapters.graph.roles import discriminator_networks, generator_networks
 
 
@@ -32,13 +33,17 @@ class ExportedAdapter(Adapter):
             UnsafeCheckpoint: it uses an operator that may do more than compute.
             NotOpened: it is damaged, a discriminator, or its input cannot be told.
         """
-        return generator_networks(export.read(peek.path), hints)
+        with refusing_damage(peek.path.name):
+            graph = export.read(peek.path)
+        return generator_networks(graph, hints)
 
     def open_discriminator(
         self, peek: Peek, hints: Hints, generator: Networks, image_shape: tuple[int, int, int]
     ) -> Networks:
         """The discriminator in the archive, for images of ``image_shape`` (C, H, W)."""
-        return discriminator_networks(export.read(peek.path), image_shape)
+        with refusing_damage(peek.path.name):
+            graph = export.read(peek.path)
+        return discriminator_networks(graph, image_shape)
 
 
 @hookimpl

@@ -5,6 +5,7 @@ StateDictAdapter().open(peek("netG.pth"), Hints()).generator
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,10 @@ from gandissect.probing import infer_image_shape
 from gandissect.reading import read_tensors
 from gandissect_adapters.families.family import Family
 from gandissect_adapters.families.opening import rebuild_discriminator, rebuild_generator
-from gandissect_adapters.families.table import recognised
-from gandissect_adapters.recognise.assume import Assume
+from gandissect_adapters.families.table import families, recognised
+from gandissect_adapters.recognise.assume import KEYS, Assume
+from gandissect_adapters.recognise.beside import settings_beside
+from gandissect_adapters.recognise.build import Rebuilt, main_layers
 from gandissect_adapters.recognise.chain import Chain, NoChain, read_chain
 from gandissect_adapters.recognise.discriminator import FoundDiscriminator, open_discriminator
 from gandissect_adapters.recognise.fold import fold
@@ -43,9 +46,13 @@ class StateDictAdapter(Adapter):
 
     def match(self, peek: Peek) -> Match | None:
         """A fit wherever a plain mapping holds tensors; families with an adapter of their own score higher."""
-        if peek.container not in _CONTAINERS or not peek.tensors:
+        if peek.container not in _CONTAINERS:
             return None
-        if peek.metadata.get("root", "dict") not in ("dict", "OrderedDict") and not peek.modules:
+        if _is_tensorflow(peek):
+            return Match(0.9, "a pickle of TensorFlow networks")
+        if not peek.tensors:
+            return None
+        if peek.metadata.get("root", "dict") not in ("dict", "OrderedDict") and not (peek.modules or _is_module(peek)):
             return None
         kinds = {len(spec.shape) for spec in peek.tensors.values()}
         norms = any(name.endswith("running_mean") for name in peek.tensors)
@@ -60,6 +67,8 @@ class StateDictAdapter(Adapter):
         states = _networks(peek)
         if networks := _of_a_family(states, hints):
             return networks
+        if _is_module(peek):
+            raise NotOpened(f"{peek.path} holds a pickled module of no known family; save `net.state_dict()` instead")
         assume = Assume.of(hints.assume)
         found, state = _first_generator(peek.path, states, assume)
         notes = list(found.notes)
@@ -70,6 +79,7 @@ class StateDictAdapter(Adapter):
             output_range=_RANGES.get(found.output), num_classes=found.num_classes, family=found.family,
             assumptions=found.assumptions,
             verification=found.verification, mismatch=found.mismatch, notes=tuple(notes),
+            main_layers=main_layers(found.chain, found.module) if isinstance(found.module, Rebuilt) else (),
         )  # fmt: skip
         critics = [other for other in states if other.role == "discriminator" and other is not state]
         if not critics or hints.discriminator_path or hints.discriminator:
@@ -98,12 +108,22 @@ class StateDictAdapter(Adapter):
         drawn = replace(generator, image_shape=image_shape)
         family, role = recognised(critics[0])
         if family is not None and role == "discriminator":
-            return rebuild_discriminator(family, critics[0], hints.assume, image_shape, _drawn(drawn))
+            return rebuild_discriminator(family, critics[0], hints.assume, image_shape, None)
         try:
-            found = _judge(critics[0], drawn, Assume.of(hints.assume))
+            found = _judge(critics[0], drawn, Assume.of(_known(hints.assume)))
         except NotOpened as error:
             raise NotOpened(f"{peek.path}: {error}") from error
         return _with(Networks(image_shape=image_shape), found)
+
+
+def _known(given: Mapping[str, str]) -> dict[str, str]:
+    """The assumptions that recognition asks for; a generator's family may have asked for others."""
+    return {name: value for name, value in given.items() if name.replace("_", "-") in KEYS}
+
+
+def _is_module(peek: Peek) -> bool:
+    """Whether the file is one pickled module, which has its training flag on the outermost object."""
+    return "training" in peek.metadata
 
 
 def _of_a_family(states: list[StateDict], hints: Hints) -> Networks | None:
@@ -126,20 +146,33 @@ def _of_a_family(states: list[StateDict], hints: Hints) -> Networks | None:
 def _with_family_discriminator(networks: Networks, state: StateDict, family: Family, hints: Hints) -> Networks:
     shape = infer_image_shape(networks)
     try:
-        found = rebuild_discriminator(family, state, hints.assume, shape, _drawn(replace(networks, image_shape=shape)))
+        found = rebuild_discriminator(family, state, hints.assume, shape, None)
     except NotOpened as error:
         return replace(networks, notes=(*networks.notes, f"the file's discriminator was left out: {error}"))
     return joined(networks, found)
 
 
+def _is_tensorflow(peek: Peek) -> bool:
+    """Whether the pickle names the network class of ProGAN, StyleGAN and StyleGAN2 for TensorFlow."""
+    return any(re.fullmatch(r"(dnnlib\.tflib\.network|tfutil)\.Network", name) for name in peek.globals)
+
+
 def _networks(peek: Peek) -> list[StateDict]:
+    if _is_tensorflow(peek):
+        raise NotOpened(
+            f"{peek.path} is a TensorFlow pickle of NVlabs (ProGAN, StyleGAN or StyleGAN2), which holds no PyTorch weights; "
+            "convert a StyleGAN2 with legacy.py of NVlabs/stylegan2-ada-pytorch and open what it writes"
+        )
     tree = read_tensors(peek.path, peek.container)
+    for name, settings in settings_beside(peek.path).items():
+        tree.setdefault(name, settings)
     stem = peek.path.name.partition(".")[0]
     archive = peek.metadata.get("archive", "")
     found = find_networks(tree, stem)
     if not any(state.role for state in found) and archive not in ("", "archive", stem):
         found = find_networks(tree, archive)
-    states = [part for state in found for part in (decoder_of(state) or [state])]
+    known = families()
+    states = [part for s in found for part in ([s] if recognised(s, known)[1] else decoder_of(s) or [s])]
     if not states:
         raise NotOpened(
             f"{peek.path} holds no network: no mapping in it has named tensors; pass a generator's checkpoint"
@@ -188,7 +221,7 @@ def _judge(state: StateDict, networks: Networks, assume: Assume) -> FoundDiscrim
 def _drawn(networks: Networks) -> Tensor | None:
     """Images [64, C, H, W] of the generator, as it gives them; None where it cannot be drawn from simply."""
     generator, latent, shape = networks.generator, networks.latent, networks.image_shape
-    if generator is None or latent is None or shape is None or networks.num_classes:
+    if generator is None or latent is None or shape is None or networks.num_classes or latent.prior == "image":
         return None
     stream = torch.Generator().manual_seed(0)
     size = (_JUDGED, *latent.shape)
@@ -202,7 +235,7 @@ def _drawn(networks: Networks) -> Tensor | None:
 
 def _with(networks: Networks, found: FoundDiscriminator) -> Networks:
     return replace(
-        networks, discriminator=found.module, discriminator_output=found.output,
+        networks, discriminator=found.module, discriminator_output=found.output, discriminator_layers=found.main_layers,
         assumptions=(*networks.assumptions, *found.assumptions), notes=tuple(dict.fromkeys((*networks.notes, *found.notes))),
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from gandissect.peek import Peek
 from gandissect.plugins import hookimpl
 from gandissect.probing_latent import first_tensor, infer_latent
 from gandissect_adapters.graph import script
-from gandissect_adapters.graph.graph import first_line
+from gandissect_adapters.graph.graph import first_line, refusing_damage
 from gandissect_adapters.graph.roles import discriminator_networks, generator_networks
 
 
@@ -42,7 +42,8 @@ class TorchScriptAdapter(Adapter):
             NotOpened: it is damaged, a discriminator, or its input cannot be told.
         """
         try:
-            graph = script.read(peek.path)
+            with refusing_damage(peek.path.name):
+                graph = script.read(peek.path)
         except UnsafeCheckpoint as error:
             if not hints.trust:
                 raise
@@ -54,7 +55,8 @@ class TorchScriptAdapter(Adapter):
     ) -> Networks:
         """The discriminator in the archive, for images of ``image_shape`` (C, H, W)."""
         try:
-            graph = script.read(peek.path)
+            with refusing_damage(peek.path.name):
+                graph = script.read(peek.path)
         except UnsafeCheckpoint:
             if not hints.trust:
                 raise

@@ -17,6 +17,7 @@ import click
 
 from gandissect.cli.console import bars
 from gandissect.cli.settings import parse_assignments, parse_assumptions, parse_latent, parse_literals, read_config
+from gandissect.cli.source import located
 from gandissect.errors import EXIT_INTERRUPTED, EXIT_SECTION_FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class OpenOptions:
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", callback=located)
 @opening_options
 @run_options
 def analyze(checkpoint: Path, **given: object) -> int:

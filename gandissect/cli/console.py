@@ -54,6 +54,21 @@ class Bars:
             self.rich.remove_task(task)
 
 
+def printable(text: str, keep: str = "") -> str:
+    """``text`` with characters that steer a terminal or cannot be shown as \\u escapes: a file's names may hold any.
+
+    Args:
+        keep: characters that stay although they are not printable.
+    """
+    return "".join(c if c.isprintable() or c in keep else _escape(ord(c)) for c in text)
+
+
+def _escape(code: int) -> str:
+    if code > 0xFFFF:  # as JSON writes it: two surrogates
+        return _escape(0xD7C0 + (code >> 10)) + _escape(0xDC00 + (code & 0x3FF))
+    return f"\\u{code:04x}"
+
+
 @contextmanager
 def bars(*, quiet: bool) -> Generator[Progress]:
     """Bars on a terminal, plain lines elsewhere, nothing when quiet."""

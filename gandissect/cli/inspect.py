@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gandissect.cli.analyze import OpenOptions, open_with, opening_options
+from gandissect.cli.console import printable
+from gandissect.cli.source import located
 from gandissect.errors import NotOpened
 
 if TYPE_CHECKING:
@@ -23,10 +25,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", callback=located)
 @opening_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(checkpoint: Path, as_json: bool, **given: object) -> int:
+@click.option(
+    "--verify", "with_checks", is_flag=True, help="Run the checks: statistics, batch independence, unused weights …"
+)
+@click.option(
+    "--export",
+    "code",
+    type=click.Path(path_type=Path),
+    metavar="MODEL.PY",
+    help="Write the generator as PyTorch code, with its weights beside it as safetensors.",
+)
+def inspect(checkpoint: Path, as_json: bool, with_checks: bool, code: Path | None, **given: object) -> int:
     """Say what is in CHECKPOINT, who could open it, and what would be possible; nothing of the file is run."""
     from gandissect.opening import candidates
     from gandissect.peek import peek
@@ -43,12 +55,20 @@ def inspect(checkpoint: Path, as_json: bool, **given: object) -> int:
     except NotOpened as error:
         failure = error
     card = _card(seen, found, gan, registry, str(failure) if failure else "")
-    click.echo(json.dumps(card, ensure_ascii=False, indent=2) if as_json else _as_text(card))
+    if gan is not None and with_checks:
+        from gandissect.verifying import verify
+
+        card["checks"] = [{**vars(check)} for check in verify(gan)]
+    if gan is not None and code is not None:
+        from gandissect.exporting import write_code
+
+        card["exported"] = [str(written) for written in write_code(gan, code)]
+    click.echo(printable(json.dumps(card, ensure_ascii=False, indent=2), "\n") if as_json else _as_text(card))
     return failure.exit_code if failure else 0
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", callback=located)
 @opening_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def layers(checkpoint: Path, as_json: bool, **given: object) -> int:
@@ -56,7 +76,7 @@ def layers(checkpoint: Path, as_json: bool, **given: object) -> int:
     gan = open_with(checkpoint, OpenOptions(**given))  # type: ignore[arg-type]  # click converted them
     card = _layers(gan)
     if as_json:
-        click.echo(json.dumps(card, ensure_ascii=False, indent=2))
+        click.echo(printable(json.dumps(card, ensure_ascii=False, indent=2), "\n"))
         return 0
     for role, rows in card.items():
         assert isinstance(rows, list)
@@ -65,7 +85,7 @@ def layers(checkpoint: Path, as_json: bool, **given: object) -> int:
             mark = "*" if row["main"] else " "
             size = f"{row['units']}×{row['height']}×{row['width']}"
             edit = "" if row["editable"] else "  (read only)"
-            click.echo(f" {mark} {row['name']:<32} {row['kind']:<18} {size:>14}{edit}")
+            click.echo(f" {mark} {printable(str(row['name'])):<32} {row['kind']:<18} {size:>14}{edit}")
     return 0
 
 
@@ -120,12 +140,30 @@ def _card(seen: Peek, found: list[str], gan: Gan | None, registry: Registry, fai
             "space": gan.generator.latent.name,
             "shape": list(gan.generator.latent.shape),
             "prior": gan.generator.latent.prior,
+            "further spaces": {space.name: list(space.shape) for space in gan.generator.inner},
         },
+        "labels": gan.generator.num_classes,
+        "range": list(gan.generator.output_range),
         "image": list(gan.generator.image_shape),
         "parameters": gan.generator.parameter_count,
+        "discriminator": _critic(gan),
         "layers": len(gan.generator.layers),
+        "main layers": [info.name for info in gan.generator.main_layers()],
         "can": {name: bool(value) for name, value in vars(gan.capabilities).items()},
         "analyses": _analyses(gan, registry),
+    }
+
+
+def _critic(gan: Gan) -> Json:
+    """What is known of the discriminator; None where there is none."""
+    critic = gan.discriminator
+    if critic is None:
+        return None
+    return {
+        "gives": critic.output,
+        "labels": critic.num_classes,
+        "parameters": critic.parameter_count,
+        "layers": len(critic.layers),
     }
 
 
@@ -147,7 +185,14 @@ def _as_text(card: Mapping[str, Json]) -> str:
             lines += [f"    {name}: {item}" for name, item in value.items()]
         elif isinstance(value, list):
             lines.append(f"{key}:{'' if value else ' none'}")
-            lines += [f"    {item}" for item in value]
+            lines += [f"    {_line(item)}" for item in value]
         else:
             lines.append(f"{key}: {value}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
+
+
+def _line(item: Json) -> str:
+    """One item of a list; a check as its verdict, name and sentence."""
+    if isinstance(item, Mapping):
+        return f"{item['verdict']}: {item['name']}: {item['says']}"
+    return str(item)

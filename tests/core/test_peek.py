@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gandissect.errors import NotOpened
-from gandissect.ghost import PickleRefused, ghost_name, read_pickle_bytes
+from gandissect.ghost import ghost_name, read_pickle_bytes
+from gandissect.opcodes import PickleRefused
 from gandissect.peek import TensorSpec, peek
 from gandissect.reading import read_tensors
 from gandissect.records import PickledModule
@@ -154,9 +155,11 @@ def test_a_truncated_file_is_refused_in_a_sentence(net: nn.Module, tmp_path: Pat
         peek(path)
 
 
-def test_a_directory_and_a_missing_file_say_what_to_pass(tmp_path: Path) -> None:
+def test_a_folder_of_many_and_a_missing_file_say_what_to_pass(tmp_path: Path) -> None:
     save(tmp_path / "netG.pt", {"w": torch.zeros(1)})
-    with pytest.raises(NotOpened, match=r"netG\.pt"):
+    assert peek(tmp_path).path == tmp_path / "netG.pt"
+    save(tmp_path / "netD.pt", {"w": torch.zeros(1)})
+    with pytest.raises(NotOpened, match=r"2 checkpoints \(netD\.pt, netG\.pt\)"):
         peek(tmp_path)
     with pytest.raises(NotOpened, match=r"did you mean .*netG\.pt"):
         peek(tmp_path / "netG")

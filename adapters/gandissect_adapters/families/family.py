@@ -29,6 +29,7 @@ from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gandissect.adapter import Networks
 from gandissect.errors import NotOpened, UsageError, unknown_name
@@ -183,7 +184,7 @@ def load(
     Raises:
         NotOpened: a name or shape does not agree; the sentence says which.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         shell = make()
     skip = re.compile("|".join([r".*num_batches_tracked", *unused]))
     own = re.compile("|".join(computed)) if computed else None
@@ -207,6 +208,25 @@ def load(
         module = make()  # something is computed, not loaded: it needs real memory
     module.load_state_dict(dict(given), strict=False, assign=True)
     return module.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new weights unfilled: torch's meta kernels for drawing them take seconds to import."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        name, named = getattr(func, "__name__", ""), kwargs or {}
+        if name in ("randn", "rand") and not {"device", "generator"} & set(named):
+            func = torch.empty
+        new = args[0] if args else named.get("tensor")
+        if name in ("normal_", "uniform_") and isinstance(new, Tensor):
+            return new
+        return func(*args, **named)
 
 
 def _left(shell: nn.Module, given: Mapping[str, Tensor]) -> list[Tensor]:

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from gandissect.probing_latent import first_tensor
+from gandissect_adapters.graph.onnx_operators import PREFIX, evaluate
+from gandissect_adapters.graph.onnx_settings import Settings, Value
 from gandissect_adapters.graph.operators import call, functional_name
 from gandissect_adapters.graph.program import CALL, FUNCTION, OWN, Program, Step
 
@@ -24,9 +27,9 @@ Env = dict[int, object]
 _SHAPE_FIRST = {"aten::zeros", "aten::ones", "aten::randn", "aten::rand", "aten::empty", "aten::full"}
 _SHAPE_SECOND = {
     "aten::view", "aten::reshape", "aten::_unsafe_view", "aten::expand", "aten::repeat", "aten::new_zeros", "aten::new_ones",
-    "aten::new_full", "aten::broadcast_to",
+    "aten::new_full", "aten::broadcast_to", "onnx::Reshape", "onnx::Expand",
 }  # fmt: skip
-_RESHAPES = {"aten::view", "aten::reshape", "aten::_unsafe_view"}
+_RESHAPES = {"aten::view", "aten::reshape", "aten::_unsafe_view", "onnx::Reshape"}
 
 
 @dataclass
@@ -131,11 +134,17 @@ def _compute(owner: Interpreted, step: Step, values: tuple[object, ...]) -> obje
     shared = owner.graph_shared
     if shared.traced_batch and shared.batch != shared.traced_batch:
         values = _rebatch(step.op, values, shared)
-    op = functional_name(step.op, step.overload) if shared.functional else step.op
-    result = call(op, step.overload, values, step.keywords)
+    result = _result(shared, step, values)
     if shared.record is not None and isinstance(result, Tensor):
         shared.record.append((owner, step.op, dict(zip(step.names, values, strict=False))))
     return result
+
+
+def _result(shared: Shared, step: Step, values: tuple[object, ...]) -> object:
+    if step.op.startswith(PREFIX):
+        return evaluate(step.op, cast("Settings", step.value), cast("tuple[Value, ...]", values))
+    op = functional_name(step.op, step.overload) if shared.functional else step.op
+    return call(op, step.overload, values, step.keywords)
 
 
 def _rebatch(op: str, values: tuple[object, ...], shared: Shared) -> tuple[object, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -17,31 +16,14 @@ import torch
 from torch import nn
 
 from gandissect.errors import NotOpened
-from gandissect_adapters.graph.compiler import free_name, kind_of
 from gandissect_adapters.graph.container import DTYPES, Contents, Json, sizes_of
 from gandissect_adapters.graph.engine import Interpreted, Shared, new_interpreted
 from gandissect_adapters.graph.graph import Argument, Graph, baked_numbers
-from gandissect_adapters.graph.operators import READABLE, plain_name, refuse_impure
-from gandissect_adapters.graph.program import CALL, OWN, Program, Step
+from gandissect_adapters.graph.operators import plain_name, refuse_impure
+from gandissect_adapters.graph.placing import Node, ensure, place
+from gandissect_adapters.graph.program import Step
 
 _STACK_ENTRY = re.compile(r"[^,]*,([^,]*),(.*)")
-
-
-@dataclass(frozen=True)
-class _Node:
-    """One operator of the file: its steps, the submodule it ran in (``""`` for the outermost) and that one's class."""
-
-    steps: tuple[Step, ...]
-    path: str
-    kind: str
-    layer: str
-    outputs: tuple[int, ...]
-
-    @property
-    def needs(self) -> tuple[int, ...]:
-        """Slots it reads from outside itself."""
-        made = {slot for step in self.steps for slot in step.outputs}
-        return tuple(dict.fromkeys(s for step in self.steps for s in step.inputs if s not in made))
 
 
 def read(path: Path) -> Graph:
@@ -76,9 +58,7 @@ class _Builder:
         root = self._root(stored, nodes)
         outputs = [spec["user_output"] for spec in signature["output_specs"] if "user_output" in spec]
         results = [self._slot(cast("Json", output["arg"])["as_tensor"]) for output in outputs]
-        root.graph_programs["forward"] = self._program(
-            root, nodes, stored, [self.slots[name] for name in inputs], results
-        )
+        root.graph_programs["forward"] = place(root, nodes, stored, [self.slots[name] for name in inputs], results)
         shapes = [sizes_of(graph["tensor_values"][name]) for name in inputs]  # type: ignore[call-overload]  # a table, not a list
         batch = shapes[0][0] if shapes and shapes[0] else 0
         danger = self.contents.harmless()
@@ -122,14 +102,14 @@ class _Builder:
                 stored[self._slot(entry["arg"])] = str(entry[key])
         return stored, names
 
-    def _root(self, stored: Mapping[int, str], nodes: Sequence[_Node]) -> Interpreted:
+    def _root(self, stored: Mapping[int, str], nodes: Sequence[Node]) -> Interpreted:
         """The tree of modules, holding the stored tensors under their names."""
         root = new_interpreted("Module", Shared(), is_root=True)
         tensors = self.contents.tensors()
         trainable = set(self._parameter_names())
         for name in stored.values():
             path, _, leaf = name.rpartition(".")
-            holder = _ensure(root, path, "Module")
+            holder = ensure(root, path)
             if name in trainable:
                 holder.register_parameter(
                     leaf, nn.Parameter(tensors[name], requires_grad=tensors[name].is_floating_point())
@@ -144,40 +124,7 @@ class _Builder:
             if spec.get("parameter"):
                 yield str(spec["parameter"]["parameter_name"])
 
-    def _program(
-        self,
-        root: Interpreted,
-        nodes: Sequence[_Node],
-        stored: Mapping[int, str],
-        inputs: list[int],
-        results: list[int],
-    ) -> Program:
-        paths = {node.path for node in nodes}
-        inner = {path for path in paths if any(other.startswith(f"{path}.") for other in paths)} | {""}
-        groups = [(path, list(group)) for path, group in groupby(nodes, key=lambda node: node.path)]
-        body: list[Step] = []
-        for position, (path, group) in enumerate(groups):
-            if path in inner:
-                for node in group:
-                    body += self._layer(root, path, node, stored) if node.layer in READABLE else node.steps
-            else:
-                later = {slot for _, rest in groups[position + 1 :] for node in rest for slot in node.needs} | set(
-                    results
-                )
-                body.append(_call(root, path, group, stored, later))
-        made = {slot for step in body for slot in step.outputs}
-        wanted = dict.fromkeys(slot for step in body for slot in step.inputs if slot in stored and slot not in made)
-        fetched = [Step(OWN, (), (slot,), name=stored[slot]) for slot in wanted]
-        return Program((-1, *inputs), (*fetched, *body), tuple(results))
-
-    def _layer(self, root: Interpreted, path: str, node: _Node, stored: Mapping[int, str]) -> list[Step]:
-        """An operator between submodules as a child of the module it ran in."""
-        parent = _ensure(root, path, "Module")
-        name = free_name(parent, node.layer)
-        parent.add_module(name, new_interpreted(kind_of(node.layer), root.graph_shared))
-        return [_call(root, f"{path}.{name}" if path else name, [node], stored, set(node.outputs))]
-
-    def _node(self, node: Json) -> _Node:
+    def _node(self, node: Json) -> Node:
         op, overload = _op(str(node["target"]))
         steps: list[Step] = []
         arguments = cast("list[Json]", node["inputs"])
@@ -190,7 +137,7 @@ class _Builder:
         )
         metadata = cast("Json", node.get("metadata") or {})
         path, kind = _last_module(str(metadata.get("nn_module_stack", "")))
-        return _Node((*steps, *after), path, kind, plain_name(op), outputs)
+        return Node((*steps, *after), path, kind, plain_name(op), outputs)
 
     def _outputs(self, outputs: Sequence[Json]) -> tuple[tuple[int, ...], list[Step]]:
         """Slots of the results, and the step that takes a list of results apart."""
@@ -266,43 +213,3 @@ def _last_module(stack: str) -> tuple[str, str]:
     if match is None or "nn_module_stack" in stack.split(",", maxsplit=1)[0]:
         return "", ""
     return re.sub(r"@\d+", "", match[1]), match[2].rpartition(".")[2]
-
-
-def _ensure(root: Interpreted, path: str, kind: str) -> nn.Module:
-    """The submodule at ``path``, made with all its parents where it is missing."""
-    holder: nn.Module = root
-    for part in path.split(".") if path else ():
-        if part not in holder._modules:
-            holder.add_module(part, new_interpreted(kind, root.graph_shared))
-        holder = holder.get_submodule(part)
-    return holder
-
-
-def _call(root: Interpreted, path: str, group: Sequence[_Node], stored: Mapping[int, str], later: set[int]) -> Step:
-    """Makes the operators of ``group`` the program of the submodule at ``path``; the step that runs it."""
-    child = _ensure(root, path, "Module")
-    assert isinstance(child, Interpreted)
-    if (
-        child.graph_programs
-    ):  # a module that is called more than once: the next call gets a child that shares its tensors
-        path, child = _another(root, path, child)
-    if group[0].kind and type(child).__name__ == "Module":
-        child.__class__ = type(new_interpreted(group[0].kind, root.graph_shared))
-    own = {slot: name.removeprefix(f"{path}.") for slot, name in stored.items() if name.startswith(f"{path}.")}
-    steps = tuple(step for node in group for step in node.steps)
-    made = {slot for step in steps for slot in step.outputs}
-    needs = dict.fromkeys(slot for step in steps for slot in step.inputs if slot not in made)
-    fetched = tuple(Step(OWN, (), (slot,), name=own[slot]) for slot in needs if slot in own)
-    passed = tuple(slot for slot in needs if slot not in own)
-    results = tuple(slot for step in steps for slot in step.outputs if slot in later)
-    child.graph_programs["forward"] = Program((-1, *passed), (*fetched, *steps), results)
-    return Step(CALL, passed, results, name=path)
-
-
-def _another(root: Interpreted, path: str, first: Interpreted) -> tuple[str, Interpreted]:
-    parent, _, name = path.rpartition(".")
-    holder = root.get_submodule(parent) if parent else root
-    free = free_name(holder, f"{name}_call")
-    child = new_interpreted(type(first).__name__, root.graph_shared)
-    holder.add_module(free, child)
-    return f"{parent}.{free}" if parent else free, child

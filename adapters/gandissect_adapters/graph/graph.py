@@ -6,9 +6,11 @@ graph.arguments                      # (Argument("z", "Tensor", optional=False),
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from gandissect.errors import GandissectError, NotOpened
 from gandissect_adapters.graph.engine import Interpreted
 
 
@@ -27,7 +29,8 @@ class Graph:
 
     ``baked`` are numbers that stand first in a constant shape: the recorded batch size is one of them, if there is one.
     ``shapes`` are those of the arguments for one sample where the file says so. ``library`` names what runs the original,
-    which takes ``original_batch`` samples at a time where that is not 0; ``not_run`` says why ``original`` is None.
+    which takes ``original_batch`` samples at a time where that is not 0 and may differ by ``tolerance``; ``not_run`` says why
+    ``original`` is None. ``num_classes`` is set where the file itself says how many labels there are.
     """
 
     module: Interpreted
@@ -39,6 +42,8 @@ class Graph:
     library: str = "TorchScript"
     original_batch: int = 0
     not_run: str = ""
+    tolerance: float = 1e-5
+    num_classes: int = 0
 
 
 def baked_numbers(module: Interpreted) -> tuple[int, ...]:
@@ -55,6 +60,17 @@ def baked_numbers(module: Interpreted) -> tuple[int, ...]:
                 elif step.op == "prim::ListConstruct" and step.inputs:
                     found[constants.get(step.inputs[0])] = None
     return tuple(number for number in found if type(number) is int and number > 0)
+
+
+@contextmanager
+def refusing_damage(file: str) -> Generator[None]:
+    """Errors of the block as NotOpened: readers of archives raise whatever a damaged one leads them into."""
+    try:
+        yield
+    except GandissectError:
+        raise
+    except Exception as error:
+        raise NotOpened(f"{file} is damaged, or beyond what can be interpreted ({first_line(error)})") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -99,6 +99,8 @@ def _label_count(graph: Graph, hints: Hints) -> int:
             )
     if len(needed) <= 1:
         return 0
+    if len(needed) == 2 and graph.num_classes:
+        return graph.num_classes
     given = hints.assume.get("num_classes", "")
     if len(needed) == 2 and given.isdigit() and int(given):
         graph.module.graph_shared.one_hot = int(given)
@@ -170,7 +172,8 @@ def _take_images(graph: Graph, _hints: Hints, _num_classes: int) -> LatentSpace:
         weight.shape[1] for weight in graph.module.parameters() if weight.dim() == 4 and weight.shape[1] in (1, 3, 4)
     ]
     flat = [(weight.shape[1],) for weight in graph.module.parameters() if weight.dim() == 2]
-    shapes: list[tuple[int, ...]] = [(count, size, size) for count in channels[:1] for size in _SIZES]
+    shapes: list[tuple[int, ...]] = [shape for shape in graph.shapes[:1] if len(shape) == 3 and shape[1] > 1]
+    shapes += [(count, size, size) for count in channels[:1] for size in _SIZES]
     for shape in (*shapes, *flat[:1]):
         output, _ = _try(graph.module, shape)
         if output is None or len(output) != SAMPLES:
@@ -233,7 +236,7 @@ def _interpreted(graph: Graph, args: tuple[Tensor, ...], reference: Tensor) -> f
     for functional in (True, False):
         graph.module.graph_shared.functional = functional
         difference = _difference(graph.module, args, reference)
-        if difference <= TOLERANCE:
+        if difference <= graph.tolerance:
             return difference
     raise NotOpened(
         f"{graph.file} cannot be explained: run layer by layer it differs from what {graph.library} gives by {difference:.2g}; "

@@ -21,6 +21,7 @@ KEYS = (
     "stride",
     "padding",
     "discriminator-output",
+    "discriminator-unit",
     "condition",
 )
 
@@ -38,6 +39,7 @@ class Assume:
     stride: tuple[int, ...] | None = None
     padding: tuple[int, ...] | None = None
     discriminator_output: str | None = None
+    discriminator_unit: int | None = None
     condition: str | None = None
 
     @staticmethod
@@ -64,6 +66,7 @@ class Assume:
             discriminator_output=_one_of(
                 "discriminator-output", read.get("discriminator-output"), ("logit", "probability")
             ),
+            discriminator_unit=(_ints("discriminator-unit", read.get("discriminator-unit")) or (None,))[0],
             condition=read.get("condition"),
         )
 

@@ -6,12 +6,15 @@ Rebuilt(chain, steps, eps={}, output="tanh")(z)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from gandissect_adapters.recognise.attention import built
 from gandissect_adapters.recognise.chain import Chain, Op
-from gandissect_adapters.recognise.plan import Step, activation
+from gandissect_adapters.recognise.oracle import groups_of, norm_named
+from gandissect_adapters.recognise.plan import SHUFFLE, Step, activation
 
 META = torch.device("meta")
 
@@ -36,6 +39,37 @@ class Rebuilt(nn.Module):
         return x
 
 
+_MIXING = ("conv", "deconv", "linear", "attention")
+
+
+def main_layers(chain: Chain, net: Rebuilt) -> tuple[str, ...]:
+    """The last layer of each stage but the last, of a network with self-attention; () for others: probing finds them.
+
+    A stage starts at a convolution, a linear layer or a self-attention block.
+    """
+    if not any(op.kind == "attention" for op in chain.ops):
+        return ()
+    starts = [net.order.index(op.name) for op in chain.ops if op.kind in _MIXING]
+    stages = [net.order[start:end] for start, end in pairwise(starts)]
+    kept = [[name for name in stage if not isinstance(net.get_submodule(name), _RESHAPING)] for stage in stages]
+    return tuple(stage[-1] for stage in kept)
+
+
+_RESHAPING = (nn.Flatten, nn.Unflatten, nn.Upsample)
+
+
+class Unit(nn.Module):
+    """One of the numbers that a network gives for each image."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, K, …] to [N, 1, …]."""
+        return x[:, self.index : self.index + 1]
+
+
 class Namespace(nn.Module):
     """Holds the layers of one dotted prefix; never runs itself."""
 
@@ -58,13 +92,22 @@ def attach(root: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def rebuild(
-    chain: Chain, steps: Sequence[Step], *, eps: Mapping[str, float], output: str, view: tuple[int, ...] | None
+    chain: Chain,
+    steps: Sequence[Step],
+    *,
+    eps: Mapping[str, float],
+    output: str,
+    view: tuple[int, ...] | None,
+    unit: int | None = None,
+    shuffled: bool = False,
 ) -> Rebuilt:
     """The module in eval mode, float32, without in-place operations.
 
     Args:
         output: the activation behind the last layer, "none" for none.
         view: (C, H, W) when the last layer gives a vector that is an image; (0,) to flatten a discriminator's map.
+        unit: which of a discriminator's outputs is its score; None where it gives only one.
+        shuffled: whether a PixelShuffle makes the image of the last layer's units.
     """
     layers: list[tuple[str, nn.Module]] = []
     for index, (op, step) in enumerate(zip(chain.ops, steps, strict=True)):
@@ -73,9 +116,11 @@ def rebuild(
         behind = chain.ops[index - 1].name if index else ""
         layers += _named(extras, slots, behind)
         layers.append((op.name, _layer(op, step, eps.get(op.name, 1e-5))))
-    tail: list[tuple[str, nn.Module]] = []
+    tail: list[tuple[str, nn.Module]] = [] if unit is None else [("unit", Unit(unit))]
     if view == (0,):
         tail.append(("flatten", nn.Flatten(1)))
+    if shuffled:
+        tail.append(("up", nn.PixelShuffle(2)))
     if output != "none":
         tail.append(("act", activation(output).build()))
     if view is not None and view != (0,):
@@ -94,8 +139,15 @@ def _extras(step: Step) -> list[tuple[str, nn.Module]]:
     if step.flatten:
         made.append(("flatten", nn.Flatten(1)))
     if step.up > 1:
-        made.append(("up", nn.Upsample(scale_factor=float(step.up), mode=step.mode)))
+        made.append(("up", _upsampling(step)))
     return made
+
+
+def _upsampling(step: Step) -> nn.Module:
+    if step.mode == SHUFFLE:
+        return nn.PixelShuffle(step.up)
+    aligned = None if step.mode == "nearest" else step.mode.endswith("aligned")
+    return nn.Upsample(scale_factor=float(step.up), mode=step.mode.partition("-")[0], align_corners=aligned)
 
 
 def _named(extras: list[tuple[str, nn.Module]], slots: list[str], behind: str) -> list[tuple[str, nn.Module]]:
@@ -109,6 +161,8 @@ def _named(extras: list[tuple[str, nn.Module]], slots: list[str], behind: str) -
 
 def _layer(op: Op, step: Step, eps: float) -> nn.Module:
     """The layer with the file's tensors; made without drawing random numbers, which are the user's."""
+    if op.kind == "attention":
+        return built(op.parts)
     layer = _empty_layer(op, step, eps).to_empty(device="cpu")
     state = {"weight": op.weight, "bias": op.bias, "running_mean": op.mean, "running_var": op.var}
     with torch.no_grad():
@@ -133,8 +187,15 @@ def _empty_layer(op: Op, step: Step, eps: float) -> nn.Module:
     if op.kind == "prelu":
         return nn.PReLU(op.into, device=META)
     maps = step.out != (0, 0)
+    if op.kind == "affine" and op.weight is not None and op.weight.dim() == 3:
+        return nn.LayerNorm(tuple(op.weight.shape), device=META)
     if op.kind == "affine":
-        return nn.InstanceNorm2d(op.into, affine=True, device=META) if maps else nn.LayerNorm(op.into, device=META)
+        norm = step.norm or norm_named(op.name)
+        if not maps:
+            return nn.LayerNorm(op.into, device=META)
+        if norm == "instance":
+            return nn.InstanceNorm2d(op.into, affine=True, device=META)
+        return nn.GroupNorm(groups_of(norm, op.into), op.into, device=META)
     affine = op.weight is not None
     return (
         nn.BatchNorm2d(op.into, eps, affine=affine, device=META)

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
 
-Kind = Literal["linear", "conv", "deconv", "norm", "affine", "prelu", "embedding"]
+from gandissect_adapters.recognise.attention import attention_blocks, units_of
+
+Kind = Literal["linear", "conv", "deconv", "norm", "affine", "prelu", "embedding", "attention"]
 
 
 @dataclass(frozen=True, eq=False)
 class Op:
     """One layer with parameters.
 
-    ``into`` and ``out`` count units; "norm" has running statistics, "affine" is a norm without (instance, layer).
+    ``into`` and ``out`` count units; "norm" has running statistics, "affine" is a norm without (instance, layer;
+    a weight [C, H, W] is that of LayerNorm over whole maps). ``parts`` are the tensors of a self-attention block.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Op:
     bias: Tensor | None = None
     mean: Tensor | None = None
     var: Tensor | None = None
+    parts: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -76,16 +80,22 @@ def read_chain(tensors: Mapping[str, Tensor], slots: tuple[str, ...] | None) -> 
         NoChain: a tensor that belongs to no known layer, or numbers of units that do not follow on each other.
     """
     groups: dict[str, dict[str, Tensor]] = {}
+    blocks = attention_blocks(tensors)
     for name, tensor in tensors.items():
-        module, _, field = name.rpartition(".")
-        groups.setdefault(module, {})[field] = tensor
-    raw = [_op(module, fields) for module, fields in groups.items()]
+        module, _, leaf = name.rpartition(".")
+        block = next((path for path in blocks if name.startswith(f"{path}.")), None)
+        groups.setdefault(block or module, {})[leaf] = tensor
+    raw = [_block(path, blocks[path]) if path in blocks else _op(path, fields) for path, fields in groups.items()]
     embedding = next((op for op in raw if op.kind == "embedding"), None)
     ordered = _in_order([op for op in raw if op.kind != "embedding"])
     ops = _with_direction(ordered)
     if not any(op.kind in ("linear", "conv", "deconv") for op in ops):
         raise NoChain("it has no linear or convolution layer")
     return Chain(tuple(ops), tuple(_gaps([op.name for op in ops], slots, set(groups))), embedding)
+
+
+def _block(path: str, parts: Mapping[str, Tensor]) -> Op:
+    return Op(path, "attention", units_of(parts), units_of(parts), None, parts=parts)
 
 
 def _op(module: str, fields: Mapping[str, Tensor]) -> Op:
@@ -107,6 +117,8 @@ def _op(module: str, fields: Mapping[str, Tensor]) -> Op:
     if weight.dim() == 2:
         named = bias is None and re.search(r"emb", module, re.I)
         return Op(module, "embedding" if named else "linear", int(weight.shape[1]), int(weight.shape[0]), weight, bias)
+    if weight.dim() == 3 and bias is not None and bias.shape == weight.shape:
+        return Op(module, "affine", len(weight), len(weight), weight, bias)
     if weight.dim() == 4:
         return Op(module, "conv", int(weight.shape[1]), int(weight.shape[0]), weight, bias)
     raise NoChain(
@@ -115,7 +127,12 @@ def _op(module: str, fields: Mapping[str, Tensor]) -> Op:
 
 
 def _in_order(ops: list[Op]) -> list[Op]:
-    """Norms put behind the layers they fit, where all norms were registered after all other layers (13 of 160 nets)."""
+    """Norms put behind the layers they fit, where all norms were registered after all other layers (13 of 160 nets).
+
+    A discriminator's last layer, one number out of a vector, goes last where it was registered before the convolutions.
+    """
+    if ops and ops[0].kind == "linear" and ops[0].out == 1 and ops[-1].kind != "linear":
+        ops = [*ops[1:], ops[0]]
     norms = [op for op in ops if op.kind in ("norm", "affine")]
     others = [op for op in ops if op not in norms]
     first = next((i for i, op in enumerate(ops) if op in norms), len(ops))
@@ -164,7 +181,8 @@ def _direction(op: Op, units: int | None, after: int | None, rest: list[Op]) -> 
         conv = units == into if whole else units % into == 0
         deconv = units == out if whole else units % out == 0
     if after is not None:
-        conv, deconv = conv and after == out, deconv and after == into
+        plain = conv and after == out, deconv and after == into
+        conv, deconv = plain if any(plain) else (conv and 4 * after == out, False)  # or a PixelShuffle between
     if op.bias is not None:
         conv, deconv = conv and len(op.bias) == out, deconv and len(op.bias) == into
     if conv and deconv and out != into:  # the first layer, or behind a view: the next layer decides
@@ -197,6 +215,8 @@ def _gaps(names: list[str], slots: tuple[str, ...] | None, owners: set[str]) -> 
         between = tuple(leaf for leaf in leaves[place[a] + 1 : place[b]] if leaf not in owners)
         gaps.append(Gap(between, _sequential(a, b)) if between or _sequential(a, b) else Gap())
     last = names[-1]
+    if place.get(last, 0) < max((place.get(name, 0) for name in names), default=0):
+        return [*gaps, Gap()]  # registered early, runs last: what the file lists behind it does not follow it
     tail = tuple(leaf for leaf in leaves[place[last] + 1 :] if leaf not in owners) if last in place else ()
     digits = last in place and all(part.isdigit() for part in last.split("."))
     return [*gaps, Gap(tail, digits) if last in place else Gap()]

@@ -15,14 +15,17 @@ from torch import Tensor
 from gandissect.errors import NotOpened
 from gandissect.gan import Assumption
 from gandissect_adapters.recognise.assume import Assume
-from gandissect_adapters.recognise.build import Rebuilt, rebuild
-from gandissect_adapters.recognise.chain import Chain, NoChain, read_chain
+from gandissect_adapters.recognise.build import Rebuilt, main_layers, rebuild
+from gandissect_adapters.recognise.chain import Chain, NoChain, Op, read_chain
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.geometry import Goal, Shapes
 from gandissect_adapters.recognise.plan import ACTIVATIONS, Size, activation
 from gandissect_adapters.recognise.rules import family_of
 from gandissect_adapters.recognise.search import Limits, State, search
 from gandissect_adapters.recognise.unwrap import StateDict
+
+_MAX_OUTPUTS = 101  # real or fake and up to a hundred classes; more are the units of a trunk without its last layer
+_CHANCE = 6.0  # cosines of unrelated weights have a standard deviation of 1 / sqrt(their number)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class FoundDiscriminator:
     output: Literal["logit", "probability"]
     assumptions: tuple[Assumption, ...]
     notes: tuple[str, ...]
+    main_layers: tuple[str, ...] = ()
 
 
 def open_discriminator(
@@ -57,15 +61,17 @@ def open_discriminator(
             "pass its class with --discriminator file.py:Class"
         ) from error
     _check(chain, image_shape)
+    unit, told = _real_unit(chain.ops[-1], assume)
     rule = family_of(chain, "discriminator")
     eps = {op.name: assume.eps for op in chain.ops if op.kind == "norm" and assume.eps} or (
         rule.eps_of(chain) if rule else {}
     )
     best = _search(chain, image_shape, images, eps)
     output, view, why = _output(chain, assume)
-    module = rebuild(chain, best.steps, eps=eps, output="sigmoid" if output == "probability" else "none", view=view)
-    assumptions = (*_assumptions(chain, best, image_shape, judged=images is not None), why)
-    return FoundDiscriminator(module, best, output, assumptions, (*state.notes, *notes))
+    module = rebuild(chain, best.steps, eps=eps, output="sigmoid" if output == "probability" else "none", view=view,
+                     unit=unit)  # fmt: skip
+    assumptions = (*_assumptions(chain, best, image_shape, judged=images is not None), why, *told)
+    return FoundDiscriminator(module, best, output, assumptions, (*state.notes, *notes), main_layers(chain, module))
 
 
 def _assumptions(
@@ -87,20 +93,45 @@ def _assumptions(
 
 def _check(chain: Chain, image_shape: tuple[int, int, int]) -> None:
     channels, height, width = image_shape
-    first, last = chain.ops[0], chain.ops[-1]
+    first = chain.ops[0]
     wanted = channels * height * width if first.kind == "linear" else channels
     what = "values" if first.kind == "linear" else "channels"
     if first.into != wanted:
         raise NotOpened(
             f"the discriminator takes {first.into} {what} in '{first.name}' but the "
-            f"generator's images have {wanted}: they are not of one GAN, or it takes labels too; pass its class with "
+            f"generator's images have {wanted}: they are not of one GAN, or it takes labels too, or it scores latents (an "
+            "adversarial autoencoder) and explains no image; pass its class with "
             "--discriminator file.py:Class"
         )
-    if last.out != 1:
-        raise NotOpened(
-            f"the discriminator ends in {last.out} numbers per image ('{last.name}'), not one: it also classifies; pass its "
-            "class with --discriminator file.py:Class"
+
+
+def _real_unit(last: Op, assume: Assume) -> tuple[int | None, tuple[Assumption, ...]]:
+    """Which output of a discriminator that also classifies (Odena et al. 2017, AC-GAN) tells real from fake.
+
+    Classes compete, so that their weights become alike or opposite; the weights of the output beside them do not.
+    """
+    if last.out == 1:
+        return None, ()
+    name, weight = "discriminator unit", last.weight
+    if assume.discriminator_unit is not None and 0 <= assume.discriminator_unit < last.out:
+        return assume.discriminator_unit, (
+            Assumption(name, str(assume.discriminator_unit), "said with --assume", True),
         )
+    if weight is not None and 3 <= last.out <= _MAX_OUTPUTS:
+        rows = torch.nn.functional.normalize(weight.flatten(1), dim=1)
+        alike = (rows @ rows.t()).fill_diagonal_(0.0).abs().amax(1)
+        order = alike.argsort()
+        if alike[order[0]] < 0.5 * alike[order[1]] and alike[order[1]] > _CHANCE / weight[0].numel() ** 0.5:
+            because = (
+                f"of {last.out} outputs this one's weights are least like the others' (largest cosine "
+                f"{alike[order[0]]:.2f}, next {alike[order[1]]:.2f}): those are classes (else --assume discriminator-unit=N)"
+            )
+            return int(order[0]), (Assumption(name, str(int(order[0])), because),)
+    raise NotOpened(
+        f"the discriminator ends in {last.out} numbers per image ('{last.name}'), not one: it also classifies; say "
+        "which tells real from fake with --assume discriminator-unit=0 (counted from 0), or pass its class with "
+        "--discriminator file.py:Class"
+    )
 
 
 def _search(chain: Chain, image_shape: tuple[int, int, int], images: Tensor | None, eps: dict[str, float]) -> State:

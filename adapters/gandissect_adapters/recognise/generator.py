@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import log
 from typing import cast
 
 import torch
@@ -16,21 +15,21 @@ from torch import Tensor, nn
 
 from gandissect.errors import NotOpened
 from gandissect.gan import Assumption, LatentSpace, Prior
+from gandissect.verifying import HEALTHY, UNFIT
 from gandissect_adapters.recognise.assume import Assume
 from gandissect_adapters.recognise.build import rebuild
 from gandissect_adapters.recognise.chain import Chain, NoChain, read_chain
 from gandissect_adapters.recognise.condition import Condition, Conditional, conditions_of
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.geometry import Goal, Shapes, image_of
-from gandissect_adapters.recognise.oracle import HEALTHY, UNFIT, measure
+from gandissect_adapters.recognise.oracle import measure
 from gandissect_adapters.recognise.plan import ACTIVATIONS, VECTOR, Size, Step, activation
+from gandissect_adapters.recognise.polish import POOR, polished, rivals
 from gandissect_adapters.recognise.rules import Rule, family_of
-from gandissect_adapters.recognise.search import Limits, State, activation_penalty, search
+from gandissect_adapters.recognise.search import Limits, State, search
 from gandissect_adapters.recognise.unwrap import StateDict
 
 _SAMPLES = 512
-_SETTLE = 1.5e9  # multiply-adds spent on each activation that nearly ties
-_SOFTEN = 1e-4
 _VERIFY = 3e9  # multiply-adds of the last, exact measurement
 
 
@@ -52,24 +51,6 @@ class Found:
     notes: tuple[str, ...]
 
 
-def latents_of(chain: Chain, ways: Mapping[str, Condition | None], seed: int = 0) -> dict[str, Tensor]:
-    """ "prior" or "prior, condition" -> float32 [512, units] or [512, units, 1, 1], from one stream of random numbers."""
-    first = chain.ops[0]
-    made: dict[str, Tensor] = {}
-    for name, condition in ways.items():
-        units = condition.latent_units(first.into) if condition else first.into
-        shape = (_SAMPLES, units) if first.kind == "linear" else (_SAMPLES, units, 1, 1)
-        stream = torch.Generator().manual_seed(seed)
-        labels = torch.arange(_SAMPLES) % condition.classes if condition else None
-        for prior, z in (
-            ("normal", torch.randn(shape, generator=stream)),
-            ("uniform", torch.rand(shape, generator=stream) * 2.0 - 1.0),
-        ):
-            key = f"{prior}, {name}" if name else prior
-            made[key] = condition.join(z, condition.vector(labels)) if condition and labels is not None else z
-    return {key: made[key] for key in sorted(made, key=lambda key: key.startswith("uniform"))}
-
-
 def open_generator(state: StateDict, assume: Assume, size: Size | None = None) -> Found:
     """The likeliest generator that ``state`` can be.
 
@@ -78,19 +59,17 @@ def open_generator(state: StateDict, assume: Assume, size: Size | None = None) -
         NotOpened: no sizes fit, or a weight is not finite.
     """
     tensors, notes = fold(state.tensors)
-    chain = read_chain(tensors, state.slots)
-    rule = family_of(chain, "generator")
-    eps = _eps(chain, rule, assume)
-    _refuse_images_in(chain)
-    ways = conditions_of(chain, assume.condition)
-    best = _search(chain, rule, assume, eps, size, ways)
+    read = readings(tensors, state.slots)
+    _refuse_images_in(read[0])
+    found = likeliest(read, assume, size)
+    chain, rule, eps, best, condition = found.chain, found.rule, found.eps, found.state, found.condition
     prior, _, way = best.prior.partition(", ")
-    condition = ways[way]
     output, output_why = _output(chain, rule, assume)
     image = image_of(chain.ops[-1].out, best.size, assume.size or size)
     assert image is not None
     view = image if best.size == VECTOR else None
-    plain = rebuild(chain, best.steps, eps=eps, output=output, view=view)
+    shuffled = best.size != VECTOR and image[0] != chain.ops[-1].out
+    plain = rebuild(chain, best.steps, eps=eps, output=output, view=view, shuffled=shuffled)
     units = condition.latent_units(chain.ops[0].into) if condition else chain.ops[0].into
     latent = LatentSpace("z", (units,) if chain.ops[0].kind == "linear" else (units, 1, 1), cast("Prior", prior))
     exact = measure(chain, best.steps, latents_of(chain, {way: condition}, 1)[best.prior], eps, _VERIFY)
@@ -105,10 +84,10 @@ def open_generator(state: StateDict, assume: Assume, size: Size | None = None) -
         output=output,
         image_shape=image,
         latent=latent,
-        assumptions=(*_assumptions(chain, best, rule, assume, eps, fit), *_label(condition, way, fit), output_why),
+        assumptions=(*_assumptions(found, assume, fit), *_label(condition, way, fit), output_why),
         verification=verification,
         mismatch=fit,
-        notes=(*state.notes, *notes, *warnings),
+        notes=(*state.notes, *notes, *chain.notes, *warnings),
     )
 
 
@@ -119,101 +98,6 @@ def _refuse_images_in(chain: Chain) -> None:
             f"its first layer '{first.name}' takes images of {first.into} channels: it is an image-to-image network or an "
             "encoder, and has no latent to draw from"
         )
-
-
-def _eps(chain: Chain, rule: Rule | None, assume: Assume) -> dict[str, float]:
-    if assume.eps is not None:
-        return {op.name: assume.eps for op in chain.ops if op.kind == "norm"}
-    return rule.eps_of(chain) if rule else {}
-
-
-def _search(
-    chain: Chain, rule: Rule | None, assume: Assume, eps: dict[str, float], size: Size | None,
-    ways: Mapping[str, Condition | None],
-) -> State:  # fmt: skip
-    latents = latents_of(chain, ways)
-    prior = assume.prior or (rule.prior if rule and not _norms(chain) else "")
-    if prior:
-        latents = {key: z for key, z in latents.items() if key.startswith(prior)}
-    start = VECTOR if chain.ops[0].kind == "linear" else (1, 1)
-    activations = (
-        tuple(name for name in (assume.activation,) if name != "none") if assume.activation else tuple(ACTIVATIONS)
-    )
-    if rule and rule.activation and not assume.activation:
-        activations = (rule.activation, *(name for name in activations if name != rule.activation))
-    modes = ("nearest", "bilinear") if assume.upsample in (None, "none") else (assume.upsample,)
-    limits = Limits(activations, modes, eps)
-    found: list[State] = []
-    for strides, paddings in _schedules(rule, assume):
-        shapes = Shapes(chain.ops, "generator", Goal(assume.size or size, strides, paddings, assume.upsample != "none"))
-        tried = _try(chain, shapes, latents, limits, start)
-        if tried and (not found or (tried[0].mismatch or 0.0) < HEALTHY):
-            found = tried
-        if found and (found[0].mismatch or 0.0) < HEALTHY:
-            break
-    if not found:
-        wanted = assume.size or size
-        raise NotOpened(
-            "its layers fit on each other, but no strides and paddings give "
-            + (f"{wanted[0]}x{wanted[1]} images" if wanted else "a usual image size")
-            + "; pass its class with --generator file.py:Class, or --assume size=…, stride=…, padding=…"
-        )
-    return found[0] if assume.activation else _settle(chain, found[0], latents[found[0].prior], eps)
-
-
-def _settle(chain: Chain, best: State, x: Tensor, eps: dict[str, float]) -> State:
-    """``best`` with the activation that wins once near-ties are measured on more samples, all on the same ones."""
-    seen = rivals(best)
-    own = next((step.activation for step in best.steps if step.activation != "none"), None)
-    if own is None or not seen or (best.mismatch or 0.0) > HEALTHY:
-        return best
-    close = [
-        name for name, value in sorted(seen.items(), key=lambda item: item[1]) if value < max(0.005, 4 * seen[own])
-    ]
-    tried = dict.fromkeys([own, *[name for name in close if name != "none"][:4]])
-    if len(tried) < 2:
-        return best
-    fits = {name: measure(chain, _swapped(best, own, name), x, eps, _SETTLE) for name in tried}
-    telling = [i for i in range(len(fits[own])) if len({found[i] for found in fits.values()}) > 1]
-    scores = {
-        name: log(sum(found[i] for i in telling) / max(1, len(telling)) + _SOFTEN)
-        + activation_penalty(name, "generator")
-        for name, found in fits.items()
-    }
-    name = min(scores, key=lambda other: scores[other])
-    return best if name == own else replace(best, steps=_swapped(best, own, name), last=name)
-
-
-def _swapped(best: State, own: str, name: str) -> tuple[Step, ...]:
-    return tuple(replace(step, activation=name) if step.activation == own else step for step in best.steps)
-
-
-def _try(chain: Chain, shapes: Shapes, latents: dict[str, Tensor], limits: Limits, start: Size) -> list[State]:
-    """A narrow search, a wider one where it fits only roughly, and conventions alone where nothing fits."""
-    found = search(chain, "generator", shapes, latents, limits, start)
-    fit = found[0].mismatch if found else None
-    if fit is not None and HEALTHY < fit <= UNFIT:
-        found = sorted(
-            [*found, *search(chain, "generator", shapes, latents, replace(limits, width=6), start)], key=State.cost
-        )
-    if found and ((found[0].mismatch or 0.0) > UNFIT or len(found[0].steps) < len(chain.ops)):
-        usual = search(chain, "generator", shapes, latents, replace(limits, blind=True), start)
-        found = [replace(usual[0], mismatches=found[0].mismatches)] if usual else found
-    return found
-
-
-def _schedules(rule: Rule | None, assume: Assume) -> list[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]:
-    """Strides and paddings to search under: the user's, then the family's, then any."""
-    if assume.stride or assume.padding:
-        return [(assume.stride, assume.padding)]
-    made: list[tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = []
-    if rule and (rule.strides or rule.paddings):
-        made.append((rule.strides or None, rule.paddings or None))
-    return [*made, (None, None)]
-
-
-def _norms(chain: Chain) -> int:
-    return sum(op.kind == "norm" for op in chain.ops)
 
 
 def _output(chain: Chain, rule: Rule | None, assume: Assume) -> tuple[str, Assumption]:
@@ -273,49 +157,67 @@ def runner_up(best: State) -> tuple[float, str] | None:
     return others[name], activation(name).label if name != "none" else "no activation"
 
 
-def rivals(best: State) -> dict[str, float]:
-    """Activation -> mean mismatch over the layers where it was tried in place of the chosen one, that one included."""
-    tried = [seen for seen in best.rivals if len(seen) > 1]
-    names = [name for name in (tried[0] if tried else ()) if all(name in seen for seen in tried)]
-    return {name: sum(seen[name] for seen in tried) / len(tried) for name in names}
-
-
-def _assumptions(
-    chain: Chain, best: State, rule: Rule | None, assume: Assume, eps: dict[str, float], fit: float | None
-) -> tuple[Assumption, ...]:
+def _assumptions(found: Likeliest, assume: Assume, fit: float | None) -> tuple[Assumption, ...]:
     """What the file does not say, and how each was decided."""
+    chain, best, rule = found.chain, found.state, found.rule
     sure = fit is not None and fit <= HEALTHY
     oracle = "fits the stored BatchNorm statistics best" if fit is not None else "convention; nothing in the file tells"
+    close = f"{oracle}, though another fits nearly as well"
     used = list(dict.fromkeys(step.activation for step in best.steps if step.activation != "none"))
     given = "given by --assume"
     labels = ", ".join(activation(name).label for name in used) or "none"
-    because = given if assume.activation else rule.because if rule and rule.activation and fit is None else oracle
+    because = close if "activation" in found.doubts else oracle
+    because = given if assume.activation else rule.because if rule and rule.activation and fit is None else because
+    told = sure and "activation" not in found.doubts
+    prior = given if assume.prior else close if "prior" in found.doubts else oracle
     made = [
-        Assumption("activation", labels, because, sure or assume.activation is not None),
-        Assumption(
-            "prior", best.prior.partition(",")[0], given if assume.prior else oracle, sure or assume.prior is not None
-        ),
-    ]
-    convs = [(op, step) for op, step in zip(chain.ops, best.steps, strict=True) if op.kind in ("conv", "deconv")]
-    if convs:
-        text = "; ".join(
-            f"{op.name}: {f'×{step.up} {step.mode}, ' if step.up > 1 else ''}{step.geometry}" for op, step in convs
-        )
-        made.append(Assumption("geometry", text, given if assume.stride else oracle, sure))
-        seen = "what follows the last norm shows in no statistics; " if fit is not None else ""
-        made.append(
-            Assumption(
-                "image size",
-                f"{best.size[1]}x{best.size[0]}",
-                given if assume.size else f"{seen}the usual way to go on",
-            )
-        )
-    for value in sorted(set(eps.values())):
-        names = ", ".join(name for name, other in eps.items() if other == value)
+        Assumption("activation", labels, because, told or assume.activation is not None),
+        Assumption("prior", best.prior.partition(",")[0], prior,
+                   (sure and "prior" not in found.doubts) or assume.prior is not None),
+        *_geometry(found, assume, fit),
+    ]  # fmt: skip
+    if "norm" in found.doubts:
+        kind = next(step.norm or norm_named(op.name) for op, step in zip(chain.ops, best.steps, strict=True)
+                    if op.kind == "affine")  # fmt: skip
+        why = given if assume.norm else "norms without statistics do not show which they are (else --assume norm=group8, layer …)"
+        made.append(Assumption("norm", kind, why, assume.norm is not None))
+    if any(step.dropout for step in best.steps):
+        places = [f"{step.dropout:g} before {op.name}" for op, step in zip(chain.ops, best.steps, strict=True) if step.dropout]
+        made.append(Assumption("dropout in training", "; ".join(places), f"{oracle}; images are drawn without it", sure))
+    for value in sorted(set(found.eps.values())):
+        names = ", ".join(name for name, other in found.eps.items() if other == value)
         made.append(
             Assumption("eps", f"{value:g} at {names}", given if assume.eps else rule.because if rule else "", True)
         )
     return tuple(made)
+
+
+def _geometry(found: Likeliest, assume: Assume, fit: float | None) -> list[Assumption]:
+    """Strides and paddings: what is before the last norm shows in its statistics, what is behind it does not."""
+    chain, best = found.chain, found.state
+    last = max((index for index, op in enumerate(chain.ops) if op.kind == "norm"), default=-1)
+    texts: tuple[list[str], list[str]] = ([], [])
+    for index, (op, step) in enumerate(zip(chain.ops, best.steps, strict=True)):
+        if op.kind in ("conv", "deconv"):
+            up = f"×{step.up} {step.mode}, " if step.up > 1 else ""
+            texts[index > last].append(f"{op.name}: {up}{step.geometry}")
+    if not any(texts):
+        return []
+    given = "given by --assume"
+    sure = fit is not None and fit <= HEALTHY and "geometry" not in found.doubts
+    oracle = "fits the stored BatchNorm statistics best" if texts[0] else "convention; nothing in the file tells"
+    if "geometry" in found.doubts:
+        oracle += ", though another fits nearly as well"
+    made = [Assumption("geometry", "; ".join(texts[0] or texts[1]), given if assume.stride else oracle, sure and bool(texts[0]))]
+    if all(texts):
+        made.append(Assumption("geometry behind the last norm", "; ".join(texts[1]), given if assume.stride else _BEHIND,
+                               assume.stride is not None))  # fmt: skip
+    text = f"{best.size[1]}x{best.size[0]}"
+    why = given if assume.size else found.sized or (_BEHIND if fit is not None else "the usual way to go on")
+    return [*made, Assumption("image size", text, why, assume.size is not None)]
+
+
+_BEHIND = "what follows the last norm shows in no statistics; the usual way to go on"
 
 
 def _label(condition: Condition | None, way: str, fit: float | None) -> tuple[Assumption, ...]:

@@ -7,14 +7,16 @@ shapes.steps(0, VECTOR)                 # [(0.0, Step(...)), (0.35, Step(...)), 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isqrt
 
+from gandissect_adapters.recognise.attention import is_pooled
 from gandissect_adapters.recognise.chain import Op
-from gandissect_adapters.recognise.plan import VECTOR, Geometry, Size, Step
+from gandissect_adapters.recognise.plan import SHUFFLE, VECTOR, Geometry, Size, Step
 from gandissect_adapters.recognise.unwrap import Role
 
 MAX_SIZE = 1100
+_UPS = {1: 0.1, 2: 0.0, 4: 1.0}  # how unusual a factor of upsampling before a convolution is
 # How unusual a final size is, in units of log evidence; what is beyond the last norm is decided by this alone.
 _SIZES = {28: 0.0, 32: 0.0, 64: 0.0, 128: 0.0, 96: 0.3, 256: 0.3, 512: 0.4, 1024: 0.4, 48: 0.5, 16: 0.7}
 
@@ -46,7 +48,8 @@ class Shapes:
         for penalty, step in self._all_steps(self.ops[index], index, units, size):
             total = penalty + self.rest(index + 1, self.out_units(index, units, step), step.out)
             # strides on a 1x1 input do nothing: keep one of the ways that give the same function
-            same = (step.out, step.up, step.view, step.geometry.padding if size == (1, 1) else step.geometry)
+            geometry = step.geometry.padding if size == (1, 1) else step.geometry
+            same = (step.out, step.up, step.mode, step.view, geometry)
             if total < inf and (same not in made or made[same][0] > penalty):
                 made[same] = (penalty, step)
         return sorted(made.values(), key=lambda item: item[0])
@@ -54,8 +57,8 @@ class Shapes:
     def out_units(self, index: int, units: int, step: Step) -> int:
         """Units after layer ``index``: a norm or activation keeps those that arrive."""
         op = self.ops[index]
-        if op.kind in ("norm", "affine", "prelu"):
-            return step.view[0] if step.view else units
+        if op.kind in ("norm", "affine", "prelu", "attention"):
+            return step.view[0] if step.view else units // 4 if step.mode == SHUFFLE else units
         return op.out
 
     def rest(self, index: int, units: int, size: Size) -> float:
@@ -94,29 +97,41 @@ class Shapes:
     def _all_steps(self, op: Op, index: int, units: int, size: Size) -> Iterator[tuple[float, Step]]:
         if op.kind == "linear":
             yield from _linear_steps(op, units, size)
-        elif op.kind in ("norm", "affine", "prelu"):
+        elif op.kind in ("norm", "affine", "prelu", "attention"):
             yield from self._norm_steps(op, units, size)
         else:
             for extra, view, inner in _views(op.into, units, size):
                 for penalty, step in self._conv_steps(op, index, inner):
-                    yield extra + penalty, Step(step.geometry, view=view, up=step.up, out=step.out)
+                    yield extra + penalty, replace(step, view=view)
+            if self._shuffles(op, units, size):
+                for penalty, step in self._conv_steps(op, index, _doubled(size)):
+                    if step.up == 1:
+                        yield penalty, replace(step, up=2, mode=SHUFFLE)
 
     def _norm_steps(self, op: Op, units: int, size: Size) -> Iterator[tuple[float, Step]]:
+        if not _takes(op, size):
+            return
         if op.into in (units, 1):
             yield 0.0, Step(out=size)
+        elif self._shuffles(op, units, size):
+            yield 0.0, Step(up=2, mode=SHUFFLE, out=_doubled(size))
         elif size == VECTOR:
             for extra, view, inner in _views(op.into, units, size):
                 yield extra, Step(view=view, out=inner)
 
+    def _shuffles(self, op: Op, units: int, size: Size) -> bool:
+        """Whether a PixelShuffle (Shi et al. 2016, eq. 4) of four units into one fits before the layer."""
+        return size != VECTOR and self.role == "generator" and units == 4 * op.into
+
     def _conv_steps(self, op: Op, index: int, size: Size) -> Iterator[tuple[float, Step]]:
         convs = [i for i, other in enumerate(self.ops) if other.kind in ("conv", "deconv")]
         nth = convs.index(index)
-        for up in (1, 2) if op.kind == "conv" and self.role == "generator" and self.goal.ups else (1,):
+        for up in (1, 2, 4) if op.kind == "conv" and self.role == "generator" and self.goal.ups else (1,):
             inner = (size[0] * up, size[1] * up)
             for geometry, out in _geometries(op, inner):
                 penalty = _penalty(op, geometry, inner, out, self.role)
                 if op.kind == "conv" and self.role == "generator":
-                    penalty += 0.1 if up == 1 else 0.0
+                    penalty += _UPS[up]
                 if not self._allowed(nth, geometry, size):
                     continue
                 if nth < len(self.goal.strides or self.goal.paddings or ()):
@@ -132,7 +147,9 @@ class Shapes:
 
 
 def image_of(units: int, size: Size, wanted: Size | None = None) -> tuple[int, int, int] | None:
-    """(C, H, W) of what a generator ends in; a vector is split into 1, 3 or 4 square maps."""
+    """(C, H, W) of what a generator ends in; a vector is split into 1, 3 or 4 square maps, 12 maps are shuffled into 3."""
+    if size != VECTOR and units == 12:
+        units, size = 3, _doubled(size)
     if size != VECTOR:
         return (units, *size) if units in (1, 2, 3, 4) and max(size) <= MAX_SIZE else None
     for channels in (1, 3, 4):
@@ -142,6 +159,18 @@ def image_of(units: int, size: Size, wanted: Size | None = None) -> tuple[int, i
         if channels * side * side == units and side >= 8:
             return (channels, side, side)
     return None
+
+
+def _doubled(size: Size) -> Size:
+    return 2 * size[0], 2 * size[1]
+
+
+def _takes(op: Op, size: Size) -> bool:
+    """Self-attention looks at maps, even ones where it pools them; LayerNorm over [C, H, W] takes maps of that size."""
+    if op.kind == "attention":
+        return size != VECTOR and not (is_pooled(op.parts) and (size[0] % 2 or size[1] % 2))
+    whole = op.kind == "affine" and op.weight is not None and op.weight.dim() == 3
+    return not whole or (op.weight is not None and tuple(op.weight.shape[1:]) == size)
 
 
 def _linear_steps(op: Op, units: int, size: Size) -> Iterator[tuple[float, Step]]:
@@ -195,7 +224,7 @@ def _penalty(op: Op, geometry: Geometry, size: Size, out: Size, role: Role) -> f
     k, s, p, extra = max(op.kernel), geometry.stride, geometry.padding, geometry.output_padding
     n, m = size[0], out[0]
     if k == 1:
-        return (0.0 if s == 1 else 0.8) + 1.5 * p
+        return (0.0 if s == 1 else 0.8) + 0.5 * p
     if op.kind == "deconv":
         return _deconv_penalty(k, s, p, extra, n, m)
     if role == "generator":

@@ -6,19 +6,18 @@ mismatch(x, norm)                       # Gaussian KL, mean over units; 0 for a 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gandissect.verifying import gaussian_kl
+from gandissect_adapters.recognise.attention import attended
 from gandissect_adapters.recognise.chain import Chain, Op
-from gandissect_adapters.recognise.plan import VECTOR, Step, activate
-
-HEALTHY = 0.05  # measured on 23 repositories: fits lie at or below this
-UNFIT = 2.0  # and nets that fit nothing above this; nothing was observed between
-_CAP = 20.0  # one dead unit must not decide alone
-_FLOOR = 1e-5  # variance below BatchNorm's usual eps is noise
+from gandissect_adapters.recognise.plan import SHUFFLE, VECTOR, Step, activate
 
 
 def mismatch(x: Tensor, norm: Op) -> float:
@@ -32,15 +31,14 @@ def mismatch(x: Tensor, norm: Op) -> float:
         return 0.0
     dims = (0, 2, 3) if x.dim() == 4 else (0,)
     var, mean = torch.var_mean(x, dims, correction=0)
-    var = var + _FLOOR
-    stored = norm.var + _FLOOR
-    kl = 0.5 * ((stored / var).log() + (var + (mean - norm.mean) ** 2) / stored - 1.0)
-    return float(kl.nan_to_num(_CAP, _CAP, _CAP).clamp(0.0, _CAP).mean())
+    return gaussian_kl((mean, var), (norm.mean, norm.var))
 
 
 def before(x: Tensor, step: Step) -> Tensor:
-    """``x`` through what stands before a layer: activation, view or flatten, upsampling."""
+    """``x`` through what stands before a layer in training: activation, dropout, view or flatten, upsampling."""
     x = activate(step.activation, x)
+    if step.dropout:
+        x = dropped(x, step.dropout)
     if step.view is not None:
         x = x.reshape(len(x), *step.view)
     if step.flatten:
@@ -51,8 +49,17 @@ def before(x: Tensor, step: Step) -> Tensor:
 
 
 def upsample(x: Tensor, factor: int, mode: str) -> Tensor:
-    """[N, C, H, W] -> [N, C, factor·H, factor·W]."""
-    return F.interpolate(x, scale_factor=float(factor), mode=mode, align_corners=None if mode == "nearest" else False)
+    """[N, C, H, W] -> [N, C, factor·H, factor·W]; [N, C / factor², …] where units are shuffled into place."""
+    if mode == SHUFFLE:
+        return F.pixel_shuffle(x, factor)
+    aligned = None if mode == "nearest" else mode.endswith("aligned")
+    return F.interpolate(x, scale_factor=float(factor), mode=mode.partition("-")[0], align_corners=aligned)
+
+
+def dropped(x: Tensor, share: float) -> Tensor:
+    """``x`` with a share of its numbers set to 0 and the others made larger, the same ones at every call."""
+    stream = torch.Generator().manual_seed(0)
+    return x * (torch.rand(x.shape, generator=stream) >= share) / (1.0 - share)
 
 
 def run_step(op: Op, step: Step, x: Tensor, *, eps: float = 1e-5, batch_statistics: bool = True) -> Tensor:
@@ -73,10 +80,13 @@ def apply_op(op: Op, step: Step, x: Tensor, *, eps: float = 1e-5, batch_statisti
         )  # fmt: skip
     if op.kind == "prelu":
         return F.prelu(x, _weight(op))
+    if op.kind == "attention":
+        return attended(op.parts, x)
     if op.kind == "affine":
-        return F.instance_norm(x, None, None, op.weight, op.bias) if x.dim() == 4 else F.layer_norm(
-            x, x.shape[1:], op.weight, op.bias
-        )  # fmt: skip
+        if x.dim() == 2 or _weight(op).dim() == 3:
+            return F.layer_norm(x, x.shape[1:], op.weight, op.bias)
+        groups = groups_of(step.norm or norm_named(op.name), op.into)
+        return F.group_norm(x, groups, op.weight, op.bias)
     if batch_statistics:
         return F.batch_norm(x, None, None, op.weight, op.bias, True, 0.0, eps)
     return F.batch_norm(x, op.mean, op.var, op.weight, op.bias, False, 0.0, eps)
@@ -87,10 +97,24 @@ def _weight(op: Op) -> Tensor:
     return op.weight
 
 
+def norm_named(name: str) -> str:
+    """What the name of a norm without statistics says it is; "instance" where it says nothing."""
+    words = name.lower()
+    if re.search(r"(^|[._\d])gn|group", words):
+        return "group8"
+    return "layer" if re.search(r"(^|[._\d])ln|layer_?norm", words) else "instance"
+
+
+def groups_of(norm: str, units: int) -> int:
+    """Units are normalised in so many groups (Wu & He 2018, eq. 7): each alone is instance norm, all together layer norm."""
+    groups = units if norm == "instance" else 1 if norm == "layer" else int(norm.removeprefix("group"))
+    return groups if units % groups == 0 else 1
+
+
 def thinned(op: Op, norm: Op, step: Step, limit: int) -> tuple[Op, Op]:
     """The layer and its norm cut down to ``limit`` evenly spaced units: an unbiased guess of the mismatch, cheaper."""
     count = norm.into
-    if count <= limit or norm.mean is None or norm.var is None:
+    if count <= limit or norm.mean is None or norm.var is None or op.kind == "attention":
         return op, norm
     pick = torch.linspace(0, count - 1, limit).round().long()
     fewer = replace(norm, into=limit, out=limit, mean=norm.mean[pick], var=norm.var[pick], weight=None, bias=None)
@@ -100,14 +124,18 @@ def thinned(op: Op, norm: Op, step: Step, limit: int) -> tuple[Op, Op]:
         rows = (pick[:, None] * per + torch.arange(per)).flatten()
         bias = None if op.bias is None else op.bias[rows]
         return replace(op, out=len(rows), weight=weight[rows], bias=bias), fewer
+    if op.out == 4 * count:  # shuffled before the norm: each of its units owns four
+        pick = (pick[:, None] * 4 + torch.arange(4)).flatten()
     bias = None if op.bias is None else op.bias[pick]
     weight = weight[:, pick] if op.kind == "deconv" else weight[pick]
-    return replace(op, out=limit, weight=weight, bias=bias), fewer
+    return replace(op, out=len(pick), weight=weight, bias=bias), fewer
 
 
 def work(op: Op, step: Step) -> float:
     """Multiply-adds of one sample through one layer."""
     height, width = step.out if step.out != VECTOR else (1, 1)
+    if op.kind == "attention":
+        return 2.0 * op.out * (height * width) ** 2
     taps = float(op.into * op.out * op.kernel[0] * op.kernel[1])
     if op.kind == "deconv":
         return taps * height * width / step.geometry.stride**2
@@ -115,7 +143,7 @@ def work(op: Op, step: Step) -> float:
 
 
 def measure(
-    chain: Chain, steps: tuple[Step, ...], x: Tensor, eps: dict[str, float], budget: float
+    chain: Chain, steps: tuple[Step, ...], x: Tensor, eps: Mapping[str, float], budget: float
 ) -> tuple[float, ...]:
     """Mismatch at every norm of a whole hypothesis, with as many samples as ``budget`` multiply-adds allow."""
     per_sample = sum(work(op, step) for op, step in zip(chain.ops, steps, strict=True))

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 Size = tuple[int, int]
 VECTOR: Size = (0, 0)  # the size of a tensor [N, D] that has no maps
+SHUFFLE = "shuffle"
+MODES = ("nearest", "bilinear", "bilinear-aligned")
+"""Ways of upsampling; "aligned" is nn.UpsamplingBilinear2d, with the corners' centres kept."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,10 @@ class Geometry:
 class Step:
     """One layer with parameters and what runs before it: activation, then view or flatten, then upsampling.
 
-    ``view`` is the (C, H, W) that a vector becomes, ``flatten`` the other way round; ``out`` is the size afterwards.
+    ``view`` is the (C, H, W) that a vector becomes, ``flatten`` the other way round; ``out`` is the size afterwards. ``mode`` is
+    one of ``MODES`` or "shuffle". ``dropout`` is the share of numbers that training dropped behind the activation; it leaves its
+    mark on the statistics behind it and does nothing afterwards. ``norm`` says which norm an "affine" layer is ("instance",
+    "layer", "group8").
     """
 
     geometry: Geometry = Geometry()
@@ -43,6 +49,8 @@ class Step:
     up: int = 1
     mode: str = "nearest"
     out: Size = VECTOR
+    dropout: float = 0.0
+    norm: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 
 from torch import Tensor
 
 from gandissect.errors import NotOpened
+from gandissect_adapters.families.table import recognised
 from gandissect_adapters.recognise.chain import Chain
-from gandissect_adapters.recognise.geometry import image_of
+from gandissect_adapters.recognise.geometry import Goal, Shapes, image_of
 from gandissect_adapters.recognise.plan import VECTOR
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
+_SIDES = (16, 28, 32, 48, 64, 96, 128, 256)
 _CLASS = "pass its class with --generator file.py:Class"
 _KINDS: tuple[tuple[str, str], ...] = (
     (r"(^|\.)(wte|wpe|embed_tokens|lm_head|tok_embeddings|word_embeddings|q_proj|c_attn|in_proj_weight|self_attn|self_attention)\b",
@@ -46,6 +49,12 @@ def refusal(path: Path, state: StateDict, chain: Chain | None, why: str) -> NotO
         return NotOpened(
             f"{path} looks like {kind} (it has '{_witness(state.tensors)}'), not a GAN; pass a generator's checkpoint"
         )
+    family, role = recognised(state)
+    if family is not None and role == "discriminator":
+        return NotOpened(
+            f"{path} holds the discriminator of {family.name}, not a generator; pass the generator's checkpoint first "
+            f"and this one with --discriminator {path}"
+        )
     if state.role == "discriminator" or (chain is not None and shape_role(chain) == "discriminator"):
         return NotOpened(
             f"{path} holds a discriminator, not a generator: {_ends(chain)}; pass the generator's checkpoint first and this "
@@ -65,7 +74,22 @@ def _ends(chain: Chain | None) -> str:
     if chain is None:
         return "its name says so"
     last = chain.ops[-1]
-    return f"its last layer '{last.name}' gives {last.out} number{'s' if last.out > 1 else ''} per image"
+    takes = _takes(chain)
+    return f"its last layer '{last.name}' gives {last.out} number{'s' if last.out > 1 else ''} per image{takes}"
+
+
+def _takes(chain: Chain) -> str:
+    """Which images a discriminator of convolutions takes; "" where its shapes leave more than two sizes."""
+    first = chain.ops[0]
+    if first.kind != "conv":
+        return ""
+    shapes = Shapes(chain.ops, "discriminator", Goal(ups=False))
+    costs = {side: shapes.rest(0, first.into, (side, side)) for side in _SIDES}
+    least = min(costs.values())
+    likely = [f"{side}×{side}" for side, cost in costs.items() if cost < least + 0.2]
+    if least == inf or len(likely) > 2:
+        return ""
+    return f", for images of {' or '.join(likely)} and {first.into} channel{'s' if first.into > 1 else ''}"
 
 
 def looks_like(tensors: Mapping[str, Tensor]) -> str:

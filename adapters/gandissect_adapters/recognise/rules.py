@@ -73,6 +73,8 @@ RULES: tuple[Rule, ...] = (
          {r"model\.[369]": 0.8}, activation="lrelu0.2"),
     Rule("PyTorch-GAN DCGAN", r"model\.\d+|adv_layer\.0", _ERIK, ("adv_layer.0", "model.0"), {r"model\.\d+": 0.8},
          role="discriminator"),
+    Rule("MLP GAN (znxlwm)", r"fc[1-4]", "znxlwm's MLP GAN and the tutorials after it use LeakyReLU(0.2)", ("fc1", "fc2", "fc3", "fc4"),
+         activation="lrelu0.2", output="tanh"),
     Rule("VAE decoder (pytorch/examples)", r"fc[34]", "pytorch/examples vae draws images in 0..1 from its fc3 and fc4",
          ("fc3", "fc4"), output="sigmoid"),
     Rule("DCGAN (pytorch/examples)", rf"{_PREFIX}main\.\d+", "the layout of pytorch/examples dcgan", kernels=(4, 4, 4, 4, 4)),

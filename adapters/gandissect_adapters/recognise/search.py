@@ -13,19 +13,21 @@ from math import inf, log
 import torch
 from torch import Tensor
 
+from gandissect.verifying import HEALTHY, UNFIT
 from gandissect_adapters.recognise.chain import Chain, Gap, Op
 from gandissect_adapters.recognise.geometry import Shapes
-from gandissect_adapters.recognise.oracle import HEALTHY, UNFIT, apply_op, before, mismatch, thinned, work
-from gandissect_adapters.recognise.plan import ACTIVATIONS, VECTOR, Size, Step, activate
+from gandissect_adapters.recognise.oracle import apply_op, before, mismatch, thinned, work
+from gandissect_adapters.recognise.plan import ACTIVATIONS, SHUFFLE, VECTOR, Size, Step, activate
 from gandissect_adapters.recognise.unwrap import Role
 
 _SOFTEN = 0.002  # mismatches below this are all as good
 _SOFTEN_D = 0.1  # a discriminator's statistics also come from real images, which we do not have
+_FAR = 0.8  # log evidence beyond which a less usual shape cannot beat one that fits
 _UNEVEN = 0.4  # log evidence against padding some convolutions and not others
 _POOR = 0.003  # a glance above this is no fit yet: other ways of upsampling are worth a look
 _CHANGE = 0.6  # log evidence against a network that mixes activations
-_THIN = 24  # units looked at when hypotheses are compared
-_GLANCE = 4e7  # multiply-adds spent on one hypothesis of one layer
+_THIN = 16  # units looked at when hypotheses are compared
+_GLANCE = 1.5e7  # multiply-adds spent on one hypothesis of one layer
 _STAY = 1e9  # and on carrying a kept one through the whole layer
 
 
@@ -131,6 +133,8 @@ def _advance(
             options = _glance(chain, state, options, index, limits)
         for option, ahead in options:
             rest = shapes.rest(index + 1, option.units, option.size)
+            if following is None:  # how it ends speaks for or against it too
+                option, rest = replace(option, penalty=option.penalty + rest), 0.0  # noqa: PLW2901
             grown.append((option.cost(*ahead) + rest, option, state))
     grown.sort(key=lambda item: item[0])
     kept = _kept(grown, limits, measured, lookahead=following is not None and following.kind == "norm")
@@ -162,8 +166,8 @@ def _options(chain: Chain, role: Role, shapes: Shapes, state: State, index: int,
     gap = chain.gaps[index]
     made: list[_Option] = []
     for shape_penalty, step in shapes.steps(index, state.units, state.size):
-        for name, rare in _activations(chain, role, index, limits, state.last):
-            for mode in limits.modes if step.up > 1 else ("nearest",):
+        for name, rare in _activations(chain, role, index, limits, state):
+            for mode in limits.modes if step.up > 1 and step.mode != SHUFFLE else (step.mode,):
                 full = replace(step, activation=name, mode=mode)
                 extra = _slot_penalty(gap, full) + _mode_penalty(step.up, mode, state.mode, limits)
                 if extra == inf:
@@ -193,6 +197,8 @@ def _mode_penalty(up: int, mode: str, before: str, limits: Limits) -> float:
     """Bilinear upsampling is rarer than nearest; one network seldom has both."""
     if up == 1 or mode == before:
         return 0.0
+    if mode == SHUFFLE:
+        return 1.0 if before else 0.0
     return (0.4 if mode != limits.modes[0] else 0.0) + (1.0 if before else 0.0)
 
 
@@ -203,17 +209,21 @@ def _padded(op: Op, step: Step, size: Size) -> bool | None:
     return step.geometry.padding > 0
 
 
-def _activations(chain: Chain, role: Role, index: int, limits: Limits, last: str) -> list[tuple[str, float]]:
+def _activations(chain: Chain, role: Role, index: int, limits: Limits, state: State) -> list[tuple[str, float]]:
     """(name, penalty) of what may run before layer ``index``."""
     if index == 0:
         return [("none", 0.0)]
-    gap, op, previous = chain.gaps[index], chain.ops[index], chain.ops[index - 1]
+    gap, op, previous, last = chain.gaps[index], chain.ops[index], chain.ops[index - 1], state.last
     into_norm = op.kind in ("norm", "affine")
     if gap.slots == () or op.kind == "prelu" or previous.kind == "prelu":
         return [("none", 0.0)]
     base, none = (0.9, 0.0) if into_norm else (0.0, 0.7)
     if gap.slots is not None:  # what the slots are used for is weighed in _slot_penalty
         base, none = 0.0, 0.4 if previous.kind in ("norm", "affine") else 0.0
+    elif previous.kind == "attention":  # what it adds to is activated already
+        base, none = base + 0.7, 0.0
+    elif previous.kind == "norm" and state.steps[-1].activation != "none":  # it stands before the norm, not behind
+        base, none = 0.9, 0.0
     named = _named(gap)
     forced = len(limits.activations) == 1  # by the user: wherever an activation can stand, it is this one
     made = [("none", none + 1.0 if forced and not into_norm else none)]
@@ -279,6 +289,18 @@ class _Looks:
             self._scores[id(option)] = _look_ahead(self.chain, self.state, option, self.index, self._inputs)
         return self._scores[id(option)]
 
+    def until_good(self, options: list[State]) -> list[State]:
+        """Options from the most usual on; once one fits as well as can be told, those far less usual are left out."""
+        seen: list[State] = []
+        enough = inf
+        for option in sorted(options, key=lambda option: option.penalty):
+            if option.penalty > enough:
+                break
+            seen.append(option)
+            if self.at(option) <= self.state.soften:
+                enough = min(enough, option.penalty + _FAR)
+        return seen
+
     def best_first(self, options: list[State]) -> list[State]:
         """Options by what speaks against them."""
         return sorted(options, key=lambda option: option.cost(self.at(option)))
@@ -291,14 +313,15 @@ def _glance(chain: Chain, state: State, options: list[_Option], index: int, limi
     """
     looks = _Looks(chain, state, index)
     main = state.mode or limits.modes[0]
-    plain = [option for option, _ in options if option.steps[-1].mode == main or option.steps[-1].up == 1]
-    other = [option for option, _ in options if option.steps[-1].mode != main and option.steps[-1].up > 1]
-    early = _usual(plain, state, limits)
+    plain = [option for option, _ in options if option.steps[-1].mode in (main, SHUFFLE) or option.steps[-1].up == 1]
+    other = [o for o, _ in options if o.steps[-1].mode not in (main, SHUFFLE) and o.steps[-1].up > 1]
+    early = looks.until_good(_usual(plain, state, limits))
     if other and min((looks.at(option) for option in early), default=0.0) > _POOR:
         early += _usual(other, state, limits)
     early = looks.best_first(early)
     shapes = list(dict.fromkeys(_shape_of(option.steps[-1]) for option in early))[:3]
-    late = looks.best_first([option for option in plain if _shape_of(option.steps[-1]) in shapes])
+    names = _open_names(state, limits)
+    late = looks.best_first([o for o in plain if _shape_of(o.steps[-1]) in shapes and o.steps[-1].activation in names])
     best = {(_shape_of(option.steps[-1]), option.steps[-1].activation) for option in late[:2]}
     late += [option for option in other if (_shape_of(option.steps[-1]), option.steps[-1].activation) in best]
     rivals: dict[tuple[object, ...], dict[str, float]] = {}
@@ -311,6 +334,16 @@ def _glance(chain: Chain, state: State, options: list[_Option], index: int, limi
         seen = rivals.get((_shape_of(step), step.mode), {})
         made.append((replace(option, rivals=(*state.rivals, seen)), (looks.at(option),)))
     return made
+
+
+def _open_names(state: State, limits: Limits) -> set[str]:
+    """Activations still worth a look: all, until a layer has told most of them from the one in use."""
+    everything = {"none", state.last, *limits.activations}
+    seen = state.rivals[-1] if state.rivals else {}
+    own = seen.get(state.last)
+    if own is None or own > HEALTHY:
+        return everything
+    return {name for name in everything if seen.get(name, 0.0) <= max(HEALTHY, 5 * own)} | {"none", state.last}
 
 
 def _usual(options: list[State], state: State, limits: Limits) -> list[State]:
@@ -339,7 +372,7 @@ def _look_ahead(
     if key not in inputs:
         inputs[key] = before(state.x[:count], step)
     x = apply_op(op, step, inputs[key])
-    if x.dim() == 2 and fewer.into != x.shape[1]:
+    if fewer.into != x.shape[1]:
         x = x.reshape(len(x), fewer.into, -1, 1)
     gap = chain.gaps[index + 1]
     found = mismatch(x, fewer)

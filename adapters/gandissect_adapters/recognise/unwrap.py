@@ -18,8 +18,8 @@ Role = Literal["generator", "discriminator", "other", ""]
 
 # Containers met in the wild (census of 206 files): names of averaged generators come first.
 _EMA = re.compile(
-    r"(^|[._])(g_?ema|ema_?g\w*|generator_ema|ema|netg_ema|params_ema|avgg|shadow_generator|g_running|ge|ema_model|gen_ema)"
-    r"($|[._])",
+    r"(^|[._])(g_?ema|ema_?g\w*|generator_ema|generator_smooth|ema|netg_ema|params_ema|avgg|shadow_generator|g_running|ge|"
+    r"ema_model|gen_ema)($|[._])",
     re.I,
 )
 _GENERATOR = re.compile(
@@ -37,6 +37,7 @@ _NOT_NETWORKS = re.compile(
 )
 _PREFIXES = ("module.", "_orig_mod.")
 _WRAPPERS = {"state_dict", "model_state_dict", "model", "params", "weights", "net", "network", "n_averaged"}
+_BUFFER = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|weight_u|weight_v)$")
 _LEAF = re.compile(r"\.?(weight|bias|running_mean|running_var|num_batches_tracked)$")
 
 
@@ -45,7 +46,8 @@ class StateDict:
     """The tensors of one network, and what is known of where they were.
 
     ``slots`` are the submodule paths of ``_metadata`` (parameterless ones included), None where it is lost. ``records`` say the
-    class and attributes of every submodule where the file pickles whole modules. ``file`` is the mapping it was found in.
+    class and attributes of every submodule where the file pickles whole modules. ``file`` is the mapping it was found in,
+    ``around`` the flat state dict that it was split from (its own names there start with the last part of ``name``).
     """
 
     name: str
@@ -56,6 +58,7 @@ class StateDict:
     notes: tuple[str, ...] = field(default=())
     records: Mapping[str, Record] = field(default_factory=dict, repr=False)
     file: Mapping[str, object] = field(default_factory=dict, repr=False)
+    around: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 def find_networks(tree: Mapping[str, object], file_hint: str = "") -> list[StateDict]:
@@ -81,10 +84,26 @@ def _state_dicts(node: Mapping[str, object], path: str, depth: int) -> Iterator[
         records = getattr(node, "records", {})
         yield StateDict(path, tensors, slots, averaged=bool(_EMA.search(path)), records=records)
     for key, value in node.items():
+        if isinstance(value, list) and _EMA.search(str(key)) and (named := _named(value, node)):
+            yield StateDict(f"{path}.{key}" if path else str(key), named, averaged=True)
         if isinstance(value, Mapping):
             yield from _state_dicts(
                 cast("Mapping[str, object]", value), f"{path}.{key}" if path else str(key), depth + 1
             )
+
+
+def _named(average: list[object], beside: Mapping[str, object]) -> dict[str, Tensor] | None:
+    """An averaged network saved as a bare list of its parameters: names, order and buffers are those of the network beside it.
+
+    None where no mapping beside it has parameters of exactly these shapes in this order.
+    """
+    for other in beside.values():
+        if not isinstance(other, Mapping) or not all(isinstance(tensor, Tensor) for tensor in other.values()):
+            continue
+        names = [name for name in other if not _BUFFER.search(name)]
+        if average and [getattr(x, "shape", None) for x in average] == [other[name].shape for name in names]:
+            return {**other, **{name: x for name, x in zip(names, average, strict=True) if isinstance(x, Tensor)}}
+    return None
 
 
 def _strip(net: StateDict) -> StateDict:
@@ -116,7 +135,7 @@ def split_networks(net: StateDict) -> list[StateDict]:
     for head in heads:
         if not roles[head] or _NOT_NETWORKS.search(head):
             continue
-        part = _within(net, f"{head}.", net.tensors)
+        part = replace(_within(net, f"{head}.", net.tensors), around=net.tensors)
         name = f"{net.name}.{head}" if net.name else head
         parts.append(replace(part, name=name, role=roles[head], averaged=net.averaged or head in averaged))
     return parts

@@ -1,0 +1,1 @@
+"""Classic GANs that are no plain stack: several heads, labels, codes, coupled networks."""

@@ -1,0 +1,1 @@
+"""Networks that take images or codes: translation, super-resolution, VQGAN."""

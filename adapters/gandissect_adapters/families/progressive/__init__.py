@@ -1,0 +1,1 @@
+"""Progressively grown GANs: ProGAN in five spellings and BMSG-GAN."""

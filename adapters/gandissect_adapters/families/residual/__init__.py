@@ -1,0 +1,1 @@
+"""Residual and attention GANs: SNGAN, SAGAN, cGAN with projection, WGAN-GP, BigGAN, StudioGAN."""
