@@ -197,6 +197,11 @@ def _open_file(
     return build_gan(networks, name=name or path.name, opening=opening)
 
 
+def _trusted_order(found: Sequence[Candidate], hints: Hints) -> list[Candidate]:
+    """Those that run code of the file first where the user trusts it, last where not."""
+    return sorted(found, key=lambda candidate: candidate.match.runs_code != hints.trust)
+
+
 def _choose(seen: Peek, hints: Hints, registry: Registry) -> tuple[Candidate, list[Candidate]]:
     """The adapter to open with, and those that could have."""
     wanted = hints.adapter or ("user-code" if hints.generator else None)
@@ -204,7 +209,7 @@ def _choose(seen: Peek, hints: Hints, registry: Registry) -> tuple[Candidate, li
     if wanted is None:
         if not found:
             raise NotOpened(f"{seen.path.name} is a {seen.container} file that no adapter can open")
-        found = sorted(found, key=lambda candidate: candidate.match.runs_code != hints.trust)
+        found = _trusted_order(found, hints)
         return found[0], found[1:]
     known = {adapter.name: adapter for adapter in registry.adapters()}
     if wanted not in known:
@@ -225,7 +230,7 @@ def _load(chosen: Candidate, others: Sequence[Candidate], seen: Peek, hints: Hin
             networks = running[0].adapter.open(seen, hints)
         except UnsafeCheckpoint as unsafe:
             raise unsafe from error
-    except GandissectError:
+    except (GandissectError, NameError, ImportError):
         raise
     except Exception as error:  # a damaged file may lead an adapter anywhere
         if os.environ.get("GANDISSECT_STRICT", "") not in ("", "0"):
@@ -246,7 +251,7 @@ def _with_discriminator(networks: Networks, hints: Hints, registry: Registry) ->
     """The same networks with the discriminator of ``hints.discriminator_path``."""
     assert hints.discriminator_path is not None
     seen = peek(hints.discriminator_path)
-    found = candidates(seen, registry)
+    found = _trusted_order(candidates(seen, registry), hints)
     if not found:
         raise NotOpened(f"{seen.path.name} is a {seen.container} file that no adapter can open as a discriminator")
     opened = found[0].adapter.open_discriminator(seen, hints, networks, infer_image_shape(networks))

@@ -33,6 +33,7 @@ _HARMLESS = re.compile(
     r"|collections\.(defaultdict|Counter)|_codecs\.encode"
     r"|torch\._utils\._rebuild_\w+|numpy\.(_?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)|dtype|ndarray)"
 )
+_PLAIN = {int, float, bool, str, type(None)}
 _NUMBERED = re.compile(r"(\d+)")
 SAFETENSORS_DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
@@ -194,14 +195,22 @@ def join(prefix: str, key: object) -> str:
 
 def key_text(key: object) -> str:
     """A mapping's key as text; of classes and objects their class name."""
-    if isinstance(key, (tuple, frozenset)) and len(key) > 10:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, (tuple, frozenset)) and (len(key) > 10 or not all(map(_is_short, key))):
         return type(key).__name__
-    return ghost_name(key) or str(key)
+    if key is None or isinstance(key, (int, float, tuple, frozenset)) or _is_short(key):
+        return str(key)
+    return ghost_name(key) or type(key).__name__
+
+
+def _is_short(value: object) -> bool:
+    return value is None or isinstance(value, (int, float)) or (isinstance(value, (str, bytes)) and len(value) <= 100)
 
 
 def _walk(node: object, prefix: str, sink: _Sink, depth: int) -> None:
     """Flatten containers and ghosts into ``sink``; cycles and absurd nesting are left out."""
-    sink.met += 1
+    sink.met += 1 + breadth(node)
     if sink.met > MAX_OBJECTS:
         raise PickleRefused(f"it holds over {MAX_OBJECTS:,} objects, or the same ones over and over")
     spec = _spec(node)
@@ -214,23 +223,38 @@ def _walk(node: object, prefix: str, sink: _Sink, depth: int) -> None:
         if prefix and len(sink.metadata) < 1000:
             sink.metadata.setdefault(prefix, str(node)[:200])
         return
-    if depth > MAX_NESTING or id(node) in sink.open_nodes:
+    if depth > MAX_NESTING or id(node) in sink.open_nodes or is_history(node):
         return
     sink.open_nodes.add(id(node))
     for key, value in children(node):
         _walk(value, join(prefix, key) if key != "" else prefix, sink, depth + 1)
     sink.open_nodes.discard(id(node))
-    sink.modules.extend(join(prefix, path) if path else prefix for path in listed_modules(node))
+    sink.modules.extend(
+        join(prefix, path) if path else prefix for path in listed_modules(node) if isinstance(path, str)
+    )
 
 
-def listed_modules(node: object) -> list[str]:
-    """The submodule paths in a state dict's ``_metadata``."""
+def is_history(node: object) -> bool:
+    """Whether it is a long list of plain values, such as the losses of every step."""
+    return isinstance(node, (list, tuple)) and len(node) > 100 and {type(item) for item in node} <= _PLAIN
+
+
+def breadth(node: object) -> int:
+    """How many entries are looked through for what is under ``node``."""
+    if isinstance(node, dict):
+        return len(node) + len(listed_modules(node))
+    if isinstance(node, (list, tuple)):
+        return len(node) // 20
+    if not isinstance(node, Ghost):
+        return 0
+    state = state_of(node)
+    return len(node.entries) + len(node.elements) + (len(state) if isinstance(state, (dict, tuple)) else 0)
+
+
+def listed_modules(node: object) -> dict[object, object]:
+    """A state dict's ``_metadata``, whose keys are the paths of its submodules; nothing for anything else."""
     listed = getattr(node, "__dict__", {}).get("_metadata") if isinstance(node, dict) else None
-    if not isinstance(listed, dict):
-        return []
-    if len(listed) > MAX_TENSORS:
-        raise PickleRefused(f"it lists over {MAX_TENSORS:,} modules")
-    return [path for path in dict.keys(listed) if isinstance(path, str)]
+    return listed if isinstance(listed, dict) else {}
 
 
 def children(node: object) -> list[tuple[object, object]]:
@@ -249,7 +273,7 @@ def children(node: object) -> list[tuple[object, object]]:
         if "_parameters" in state or "_modules" in state:
             for part in ("_parameters", "_buffers", "_modules"):
                 pairs.extend(children(state.get(part)))
-            state = {key: value for key, value in state.items() if not str(key).startswith("_")}
+            state = {key: value for key, value in dict.items(state) if not key_text(key).startswith("_")}
         pairs.extend(dict.items(state))
     return pairs
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections import OrderedDict
+from copy import copy
 from math import prod
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -40,13 +41,15 @@ from gandissect.peek import (
     MAX_PATH,
     MAX_TENSORS,
     SAFETENSORS_DTYPES,
+    breadth,
     children,
+    is_history,
     key_text,
     listed_modules,
     natural_key,
     unpickle,
 )  # fmt: skip
-from gandissect.records import is_module, plain, read_module
+from gandissect.records import Budget, is_module, plain, read_module
 
 MAX_SHARED = 20  # bytes of all tensors over bytes of the file: views of one storage and expanded tensors take none
 _SLACK = 2**26
@@ -275,7 +278,7 @@ class _Materialiser:
 
     def made(self, node: object, depth: int) -> object:
         """What stands for ``node`` in the mapping; None in place of cycles and of what is nested absurdly."""
-        self.met += 1
+        self.met += 1 + breadth(node)
         if self.met > MAX_OBJECTS:
             raise PickleRefused(f"it holds over {MAX_OBJECTS:,} objects, or the same ones over and over")
         if node is None or isinstance(node, (bool, int, float, complex, str, bytes)):
@@ -301,16 +304,16 @@ class _Materialiser:
             if not isinstance(node, OrderedDict):
                 return dict(pairs)
             made = OrderedDict(pairs)
-            listed_modules(node)
-            listed = node.__dict__.get("_metadata")
-            if isinstance(listed, dict):
-                made.__dict__["_metadata"] = listed
+            if "_metadata" in node.__dict__:
+                made.__dict__["_metadata"] = listed_modules(node)
             return made
+        if is_history(node):
+            return copy(node)
         if isinstance(node, (list, tuple)):
             values = [self.made(value, depth + 1) for value in node]
             return values if isinstance(node, list) else tuple(values)
-        if isinstance(node, set):
-            return set(node)
+        if isinstance(node, (set, frozenset)):
+            return {item for item in node if item is None or isinstance(item, (str, bytes, int, float))}
         return ghost_name(node) or None  # a class is its name; storages and functions are nothing
 
     def _ghost(self, node: Ghost, depth: int) -> object:
@@ -321,7 +324,7 @@ class _Materialiser:
         if is_module(node):
             return read_module(node, self._tensor)
         if name.endswith("multiarray.scalar"):
-            return plain(node)
+            return plain(node, Budget())
         array = array_ref(node)
         if array is not None:
             return self._tensor(array)

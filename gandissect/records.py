@@ -10,12 +10,14 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import cast
 
 from torch import Tensor
 
 from gandissect.ghost import Ghost, TensorRef, ghost_name
-from gandissect.peek import state_of
+from gandissect.opcodes import PickleRefused
+from gandissect.peek import MAX_OBJECTS, breadth, join, state_of
 
 _MAX_NESTING = 40
 _MAX_ITEMS = 10_000
@@ -74,16 +76,36 @@ def read_module(ghost: Ghost, tensor: Callable[[TensorRef], Tensor]) -> PickledM
         tensor: makes the tensor that a reference points to.
     """
     module = PickledModule()
-    _fill(module, ghost, "", tensor, 0)
+    _fill(module, ghost, "", tensor, 0, Budget())
     module.__dict__["_metadata"] = {path: {} for path in module.records}
     return module
 
 
-def _fill(module: PickledModule, ghost: Ghost, path: str, tensor: Callable[[TensorRef], Tensor], depth: int) -> None:
+@dataclass
+class Budget:
+    """How many more objects may be met: shared ones count each time, or a few bytes could unfold without end."""
+
+    left: int = MAX_OBJECTS
+
+    def take(self, count: int = 1) -> None:
+        """Objects are met.
+
+        Raises:
+            PickleRefused: too many were.
+        """
+        self.left -= count
+        if self.left < 0:
+            raise PickleRefused(f"it holds over {MAX_OBJECTS:,} objects, or the same ones over and over")
+
+
+def _fill(
+    module: PickledModule, ghost: Ghost, path: str, tensor: Callable[[TensorRef], Tensor], depth: int, budget: Budget
+) -> None:
     state = state_of(ghost)
+    budget.take(1 + breadth(ghost))
     if depth > _MAX_NESTING or not isinstance(state, dict):
         return
-    kept = {str(key): plain(value) for key, value in state.items() if _is_fact(str(key))}
+    kept = {key: plain(value, budget) for key, value in dict.items(state) if isinstance(key, str) and _is_fact(key)}
     module.records[path] = Record(
         _class_name(ghost), {key: value for key, value in kept.items() if value is not UNKNOWN}
     )
@@ -91,10 +113,10 @@ def _fill(module: PickledModule, ghost: Ghost, path: str, tensor: Callable[[Tens
     for part in ("_parameters", "_buffers"):
         for key, value in _items(state.get(part)):
             if isinstance(value, TensorRef) and not (part == "_buffers" and key in passing):
-                module[f"{path}.{key}" if path else str(key)] = tensor(value)
+                module[join(path, key)] = tensor(value)
     for key, child in _items(state.get("_modules")):
         if isinstance(child, Ghost):
-            _fill(module, child, f"{path}.{key}" if path else str(key), tensor, depth + 1)
+            _fill(module, child, join(path, key), tensor, depth + 1, budget)
 
 
 def _is_fact(key: str) -> bool:
@@ -115,31 +137,36 @@ UNKNOWN = object()
 """What ``plain`` gives for anything that is not plain data."""
 
 
-def plain(node: object, depth: int = 0) -> object:
+def plain(node: object, budget: Budget, depth: int = 0) -> object:
     """Numbers, strings, None, and lists, tuples and dicts of them; NumPy scalars as numbers; UNKNOWN for the rest."""
     if node is None or isinstance(node, (bool, int, float, str)):
         return node
+    budget.take(1 + breadth(node))
     if depth > _MAX_NESTING:
         return UNKNOWN
     if isinstance(node, dict):
-        pairs = [(key, plain(value, depth + 1)) for key, value in list(dict.items(node))[:_MAX_ITEMS]]
+        pairs = [(key, plain(value, budget, depth + 1)) for key, value in islice(dict.items(node), _MAX_ITEMS)]
         return {key: value for key, value in pairs if isinstance(key, (str, int)) and value is not UNKNOWN}
     if isinstance(node, (list, tuple, set, frozenset)):
-        values = [plain(value, depth + 1) for value in list(node)[:_MAX_ITEMS]]
+        values = [plain(value, budget, depth + 1) for value in islice(node, _MAX_ITEMS)]
         if any(value is UNKNOWN for value in values):
             return UNKNOWN
         return tuple(values) if isinstance(node, tuple) else values
     if isinstance(node, Ghost):
-        return _plain_ghost(node, depth)
+        return _plain_ghost(node, budget, depth)
     return UNKNOWN
 
 
-def _plain_ghost(node: Ghost, depth: int) -> object:
+def _plain_ghost(node: Ghost, budget: Budget, depth: int) -> object:
     if ghost_name(node).endswith("multiarray.scalar"):
         return _scalar(node)
     if node.entries and not node.elements:  # a dict subclass such as dnnlib.util.EasyDict
-        return plain(dict(cast("list[tuple[str, object]]", node.entries)), depth + 1)
+        return plain(_entries(node), budget, depth + 1)
     return UNKNOWN
+
+
+def _entries(node: Ghost) -> dict[str, object]:
+    return {key: value for key, value in node.entries if isinstance(key, str)}
 
 
 def _scalar(node: Ghost) -> object:

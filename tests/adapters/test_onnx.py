@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from gandissect_adapters.graph import onnx_graph
+from gandissect_adapters.graph.onnx import graph as onnx_graph
 from gandissect_adapters.onnx import OnnxAdapter
 from small_gans import (
     BakedBatch,
@@ -338,7 +338,7 @@ def test_operators_of_other_domains_are_refused(dcgan: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.graph.node[2].domain = "com.acme"
 
-    with pytest.raises(UnsafeCheckpoint, match="com.acme::Relu, which is no standard operator"):
+    with pytest.raises(UnsafeCheckpoint, match=r"com\.acme::Relu, which is no standard operator"):
         opened(changed(dcgan, change))
 
 

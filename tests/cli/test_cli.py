@@ -82,6 +82,26 @@ def test_inspect_says_what_would_be_possible(capsys: pytest.CaptureFixture[str],
     assert card["can"]["edits"]
 
 
+def test_inspect_runs_the_checks_and_writes_the_network_as_code(
+    capsys: pytest.CaptureFixture[str], checkpoint: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "model.py"
+    code, out, _ = run(capsys, "inspect", checkpoint, "--verify", "--export", str(target), "--json")
+    card = json.loads(out)
+    verdicts = {check["name"]: check["verdict"] for check in card["checks"]}
+    assert code == 0
+    assert verdicts["independent of the batch"] == verdicts["repeatable"] == "ok"
+    assert card["exported"] == [str(target), str(target.with_suffix(".safetensors"))]
+    assert all(Path(written).exists() for written in card["exported"])
+
+
+def test_a_file_that_does_not_open_exports_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pth"
+    bad.write_bytes(b"not a checkpoint at all")
+    assert run(capsys, "inspect", str(bad), "--verify", "--export", str(tmp_path / "model.py"))[0] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]
+
+
 def test_layers_marks_what_is_analyzed(capsys: pytest.CaptureFixture[str], checkpoint: str) -> None:
     code, out, _ = run(capsys, "layers", checkpoint)
     assert code == 0

@@ -318,3 +318,10 @@ def test_what_a_server_sent_instead_is_said(tmp_path: Path, content: bytes, sent
     (tmp_path / "G.pt").write_bytes(content)
     with pytest.raises(NotOpened, match=sentence):
         peek(tmp_path / "G.pt")
+
+
+def test_long_lists_of_losses_are_kept(tmp_path: Path) -> None:
+    losses = [0.5, 1.5] * 150_000
+    torch.save({"w": torch.ones(2), "losses": losses}, tmp_path / "a.pt")
+    assert list(peek(tmp_path / "a.pt").tensors) == ["w"]
+    assert read_tensors(tmp_path / "a.pt")["losses"] == losses

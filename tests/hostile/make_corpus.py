@@ -106,6 +106,36 @@ def pickles(_canaries: Path) -> Files:
     yield "laughing_set.pkl", b"\x80\x04\x8f(" + laughing + b"\x90."
     yield "laughing_frozenset.pkl", b"\x80\x02cbuiltins\nfrozenset\n](" + laughing + b"e\x85R."
     yield "laughing_ordered.pkl", b"\x80\x02ccollections\nOrderedDict\n](](" + laughing + b"K\x01ee\x85R."
+    listed = b"}q\x00(" + b"".join(text(str(i)) + b"N" for i in range(100_000)) + b"u0"
+    ordered = b"ccollections\nOrderedDict\nq\x01)R}" + text("_metadata") + b"h\x00sb"
+    yield "shared_metadata.pkl", b"\x80\x02" + listed + b"](" + ordered * 10_000 + b"e."
+    hidden = b"}q\x00(" + b"".join(text(f"_{i}") + b"N" for i in range(100_000)) + b"u0"
+    yield "shared_state.pkl", b"\x80\x02" + hidden + b"](" + b"ca\nB\n)\x81h\x00b" * 10_000 + b"e."
+    facts = b"}" + text("_modules") + b"}s" + text("_parameters") + b"}s"
+    laughed = b"]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(40))
+    yield (
+        "laughing_settings.pkl",
+        b"\x80\x02}" + text("G") + b"ctorch.nn\nModule\n)\x81" + facts + text("_init_kwargs") + laughed + b"sbs.",
+    )
+    modules = (
+        b"ctorch.nn\nModule\n)\x81"
+        + facts
+        + b"bq\x00"
+        + b"".join(
+            b"ctorch.nn\nModule\n)\x81"
+            + facts
+            + text("_modules")
+            + b"}"
+            + text("a")
+            + b"h%cs" % i
+            + text("b")
+            + b"h%cs" % i
+            + b"sbq%c" % (i + 1)
+            for i in range(30)
+        )
+    )
+    yield "laughing_modules.pkl", b"\x80\x02}" + text("G") + modules + b"s."
+    yield "long_tuple_key.pkl", b"\x80\x02" + text("x" * 5_000_000) + b"q\x000}((" + b"h\x00" * 10 + b"tK\x01u."
     yield "colliding_numbers.pkl", b"\x80\x02}(" + b"".join(
         b"\x8a\x0b" + ((2**61 - 1) * i * 2**10).to_bytes(11, "little") + b"N" for i in range(1, 60_000)
     ) + b"u."  # fmt: skip

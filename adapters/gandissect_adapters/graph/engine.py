@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from gandissect.probing_latent import first_tensor
-from gandissect_adapters.graph.onnx_operators import PREFIX, evaluate
-from gandissect_adapters.graph.onnx_settings import Settings, Value
+from gandissect_adapters.graph.onnx.operators import PREFIX, evaluate
+from gandissect_adapters.graph.onnx.settings import Settings, Value
 from gandissect_adapters.graph.operators import call, functional_name
 from gandissect_adapters.graph.program import CALL, FUNCTION, OWN, Program, Step
 

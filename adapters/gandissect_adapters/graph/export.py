@@ -6,6 +6,7 @@ graph.module(z)                      # children carry the names of the original 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +53,8 @@ class _Builder:
         table = cast("Json", self.contents.model["graph_module"])
         graph = cast("Mapping[str, list[Json]]", table["graph"])
         signature = cast("Mapping[str, list[Mapping[str, Json]]]", table["signature"])
-        refuse_impure((_op(str(node["target"]))[0] for node in graph["nodes"]), path.name)
+        ops = (_op(str(node["target"]))[0] for node in graph["nodes"])
+        refuse_impure(ops, path.name, "export the network without them, or save net.state_dict()")
         nodes = [self._node(node) for node in graph["nodes"]]
         stored, inputs = self._inputs(signature["input_specs"])
         root = self._root(stored, nodes)
@@ -62,7 +64,7 @@ class _Builder:
         shapes = [sizes_of(graph["tensor_values"][name]) for name in inputs]  # type: ignore[call-overload]  # a table, not a list
         batch = shapes[0][0] if shapes and shapes[0] else 0
         danger = self.contents.harmless()
-        original = None if danger else cast("Callable[..., object]", torch.export.load(str(path)).module())
+        original = None if danger else _library_module(path)
         return Graph(
             root,
             path.name,
@@ -175,6 +177,17 @@ class _Builder:
         else:
             steps.append(Step("prim::Constant", (), (slot,), value=_constant(kind, value)))
         return slot
+
+
+def _library_module(path: Path) -> Callable[..., object]:
+    """The archive as torch.export loads it; what it logs about a damaged one is left out, as the error says it."""
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        return cast("Callable[..., object]", torch.export.load(str(path)).module())
+    finally:
+        log.setLevel(level)
 
 
 def _single(entry: Json) -> Json:

@@ -100,13 +100,13 @@ def is_pure(op: str) -> bool:
     return functional in _TENSOR or name in _PLAIN or name in _NUMBERS
 
 
-def refuse_impure(ops: Iterable[str], file: str) -> None:
-    """Nothing, or the error that names the operators of ``file`` that may do more than compute."""
+def refuse_impure(ops: Iterable[str], file: str, way_out: str) -> None:
+    """Nothing, or the error that names the operators of ``file`` that may do more than compute, and the ``way_out``."""
     impure = sorted({op for op in ops if not is_pure(op)})
     if impure:
         raise UnsafeCheckpoint(
             f"{file} uses {', '.join(impure[:5])}, which is not on the list of operators that only compute (some write files "
-            "when they run); pass --trust to run the file as it is, without layers"
+            f"when they run); {way_out}"
         )
 
 

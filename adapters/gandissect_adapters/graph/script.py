@@ -93,7 +93,7 @@ class _Reader:
                 mirror.graph_programs[name] = Compiler(seen, mirror, _is_own(cpp, mirror)).callable(
                     cpp._get_method(name)
                 )
-        refuse_impure(seen.ops, self.file)
+        refuse_impure(seen.ops, self.file, "pass --trust to run the file as it is, without layers")
         for mirror, cpp in pairs:
             self._plain_values(mirror, cpp, seen.attributes)
         return top

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gandissect_adapters.graph.onnx_settings import Settings, Value, at, integers, joint_shape, limited, need, together
+from gandissect_adapters.graph.onnx.settings import Settings, Value, at, integers, joint_shape, limited, need, together
 
 DTYPES: dict[int, torch.dtype] = {
     1: torch.float32, 2: torch.uint8, 3: torch.int8, 4: torch.int32, 5: torch.int16, 6: torch.int32, 7: torch.int64,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gandissect.errors import NotOpened, UnsafeCheckpoint
 from gandissect_adapters.graph.graph import first_line
-from gandissect_adapters.graph.onnx_operators import SUPPORTED
+from gandissect_adapters.graph.onnx.operators import SUPPORTED
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto

@@ -18,18 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gandissect_adapters.graph.onnx_layers import LAYERS
-from gandissect_adapters.graph.onnx_settings import (
-    MAX_NUMBERS,
+from gandissect_adapters.graph.onnx.layers import LAYERS
+from gandissect_adapters.graph.onnx.settings import (
     Settings,
     Value,
     at,
     integers,
     joint_shape,
+    limited,
     need,
     together,
 )
-from gandissect_adapters.graph.onnx_shapes import SHAPES
+from gandissect_adapters.graph.onnx.shapes import SHAPES
 
 Operator = Callable[[Settings, Sequence[Value]], Tensor | tuple[Tensor, ...]]
 
@@ -43,8 +43,8 @@ def evaluate(op: str, settings: Settings, values: Sequence[Value]) -> Tensor | t
         ValueError: an input is missing, or a result has more numbers than any network's.
     """
     result = OPERATORS[op.removeprefix(PREFIX)](settings, values)
-    if any(t.numel() > MAX_NUMBERS for t in (result if isinstance(result, tuple) else (result,))):
-        raise ValueError(f"a result of {op} is beyond the limit of {MAX_NUMBERS:,} numbers")
+    for made in result if isinstance(result, tuple) else (result,):
+        limited(made.shape)
     return result
 
 

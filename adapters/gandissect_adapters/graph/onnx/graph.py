@@ -20,12 +20,12 @@ from gandissect.errors import NotOpened
 from gandissect_adapters.graph.compiler import kind_of
 from gandissect_adapters.graph.engine import Interpreted, Shared, new_interpreted
 from gandissect_adapters.graph.graph import Argument, Graph, baked_numbers
-from gandissect_adapters.graph.onnx_file import MAX_INPUT, load, opset, tensor
-from gandissect_adapters.graph.onnx_lowering import OnnxNode, lower
-from gandissect_adapters.graph.onnx_naming import WEIGHTED, assign, layer_name, owner, role, scope
-from gandissect_adapters.graph.onnx_operators import PREFIX
-from gandissect_adapters.graph.onnx_runtime import original
-from gandissect_adapters.graph.onnx_settings import Settings
+from gandissect_adapters.graph.onnx.file import MAX_INPUT, load, opset, tensor
+from gandissect_adapters.graph.onnx.lowering import OnnxNode, lower
+from gandissect_adapters.graph.onnx.naming import WEIGHTED, assign, layer_name, owner, role, scope
+from gandissect_adapters.graph.onnx.operators import PREFIX
+from gandissect_adapters.graph.onnx.runtime import original
+from gandissect_adapters.graph.onnx.settings import Settings
 from gandissect_adapters.graph.placing import Node, ensure, place
 from gandissect_adapters.graph.program import Step
 
@@ -37,6 +37,7 @@ TOLERANCE = 1e-3
 
 _PASSING = frozenset(("Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity"))
 _INTEGERS = frozenset((6, 7))  # TensorProto.INT32, INT64
+_SETTINGS = frozenset(("Resize", "Upsample", "Pad", "Clip", "OneHot", "Range", "Tile"))
 _LABELS = ("label", "class", "cond", "onehot", "one_hot")
 
 
@@ -186,12 +187,9 @@ class _Builder:
         path, kind = scope(proto.name, metadata)
         node = OnnxNode(proto.op_type, inputs, outputs, Settings(version, len(outputs), held), path, kind)
         weight = self.constants.get(node.given(1))
-        if (
-            node.op in WEIGHTED
-            and owner(node.given(1))
-            and "batch_norm" in metadata.get("pkg.torch.onnx.name_scopes", "")
-        ):
-            node.path, node.kind = owner(node.given(1)), ""  # a norm folded into the convolution before it
+        if node.op in WEIGHTED and "batch_norm" in metadata.get("pkg.torch.onnx.name_scopes", ""):
+            # a norm that was folded into the convolution before it
+            node.path, node.kind = owner(node.given(1)) or owner(node.given(2)) or node.path, ""
         kernel = node.settings.integers("kernel_shape")
         node.layer = layer_name(node, weight.dim() - 2 if weight is not None else len(kernel) if kernel else 2)
         return node
@@ -264,7 +262,8 @@ class _Builder:
         held, kept = self.constants[name], role(node.op, position)
         if node.op in ("Reshape", "Expand") and position == 1:
             return self.plain(held.reshape(-1).tolist(), steps)
-        if not held.is_floating_point() or (held.numel() <= 1 and kept == "constant"):
+        setting = kept == "constant" and (held.numel() <= 1 or (node.op in _SETTINGS and position > 0))
+        if setting or not held.is_floating_point():
             return self.plain(held, steps)
         return self.weights[name] if name in self.weights else self._store(node, name, kept, held)
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 MAX_NUMBERS = 2**30
-"""Numbers in one result: a graph of a few bytes could ask for any."""
+MAX_PER_SAMPLE = 2**26
+"""Numbers in one result, and for each entry of its first axis: a graph of a few bytes could ask for any."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,6 @@ def limited(shape: Sequence[int]) -> list[int]:
     Raises:
         ValueError: it has more numbers than any network's.
     """
-    if prod(max(size, 0) for size in shape) > MAX_NUMBERS:
-        raise ValueError(f"a result of shape {tuple(shape)} is beyond the limit of {MAX_NUMBERS:,} numbers")
+    if prod(max(size, 0) for size in shape) > min(MAX_NUMBERS, MAX_PER_SAMPLE * max([1, *shape[:1]])):
+        raise ValueError(f"a result of shape {tuple(shape)} is beyond the limit of {MAX_PER_SAMPLE:,} numbers a sample")
     return [int(size) for size in shape]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gandissect_adapters.graph.onnx_settings import Settings, Value, at, integers, limited, need
+from gandissect_adapters.graph.onnx.settings import Settings, Value, at, integers, limited, need
 
 _NEAREST: dict[str, Callable[[Tensor], Tensor]] = {
     "round_prefer_floor": lambda x: torch.ceil(x - 0.5),

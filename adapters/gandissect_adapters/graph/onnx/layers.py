@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gandissect_adapters.graph.onnx_resize import RESIZE
-from gandissect_adapters.graph.onnx_settings import Settings, Value, at, integers, limited, need, together
+from gandissect_adapters.graph.onnx.resize import RESIZE
+from gandissect_adapters.graph.onnx.settings import Settings, Value, at, integers, limited, need, together
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

@@ -2,7 +2,7 @@
 
     lower(node, source)                  # [Step("prim::Constant", ...), Step("aten::leaky_relu", ...)] or None
 
-Every other node runs as a step ``onnx::Name`` (see ``onnx_operators.py``).
+Every other node runs as a step ``onnx::Name`` (see ``operators.py``).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from gandissect_adapters.graph.onnx_layers import window
-from gandissect_adapters.graph.onnx_resize import as_torch
-from gandissect_adapters.graph.onnx_settings import Settings
+from gandissect_adapters.graph.onnx.layers import window
+from gandissect_adapters.graph.onnx.resize import as_torch
+from gandissect_adapters.graph.onnx.settings import Settings
 from gandissect_adapters.graph.program import Step
 
 
@@ -175,7 +175,7 @@ def _layer_norm(call: _Call) -> list[Step] | None:
 
 def _prelu(call: _Call) -> list[Step] | None:
     slope = call.source.constant(call.node.given(1))
-    if slope is None or slope.numel() not in (1, slope.shape[0] if slope.dim() else 1):
+    if slope is None or not (slope.numel() == 1 or (slope.dim() == 3 and slope.shape[0] == slope.numel())):
         return None
     call.input(0, "input")
     return call.done("prelu") if call.weight(1, "weight", slope.reshape(-1)) else None

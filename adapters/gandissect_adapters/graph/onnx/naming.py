@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from gandissect_adapters.graph.compiler import kind_of
-from gandissect_adapters.graph.onnx_lowering import OnnxNode
+from gandissect_adapters.graph.onnx.lowering import OnnxNode
 from gandissect_adapters.graph.operators import READABLE
 from gandissect_adapters.graph.placing import inner_paths
 

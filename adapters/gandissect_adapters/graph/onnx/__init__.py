@@ -1,0 +1,1 @@
+"""ONNX graphs as modules whose layers can be read, edited and differentiated."""
