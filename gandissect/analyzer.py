@@ -12,15 +12,21 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from gandissect.blocks import Reference, Section
 from gandissect.options import NoOptions, OptionValues, load_options
 
 if TYPE_CHECKING:
     from gandissect.session import Session, Want
+
+
+T = TypeVar("T")
+VECTOR = (
+    "a latent vector (this generator turns pictures into pictures: its input has pixels, no coordinates to walk along)"
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Needs:
         gradients: the generator is differentiable with respect to its latents.
         discriminator_gradients: the discriminator is differentiable with respect to its images.
         labels: the generator takes class labels.
+        latent_vector: the generator draws from a vector, not from a picture that it changes into another.
         concepts: the vocabulary is not empty.
         real: real images were given.
         packages: modules that must be importable.
@@ -45,6 +52,7 @@ class Needs:
     gradients: bool = False
     discriminator_gradients: bool = False
     labels: bool = False
+    latent_vector: bool = False
     concepts: bool = False
     real: bool = False
     packages: tuple[str, ...] = ()
@@ -66,6 +74,7 @@ class Needs:
                 "gradients through the discriminator (this format gives none)",
             ),
             (self.labels, can.labels, "a class-conditional generator"),
+            (self.latent_vector, session.gan.generator.latent.prior != "image", VECTOR),
             (self.concepts, bool(session.vocabulary.concepts), "concepts (pass --concepts NAME)"),
             (self.real, session.real is not None, "real images (pass --data FOLDER)"),
         ]
@@ -76,6 +85,20 @@ class Needs:
             if importlib.util.find_spec(package) is None
         ]
         return f"needs {' and '.join(lacking)}" if lacking else ""
+
+
+def spread(layers: Sequence[T], at_most: int) -> tuple[T, ...]:
+    """At most so many of ``layers``, evenly over their order, the first and the last among them."""
+    if len(layers) <= at_most:
+        return tuple(layers)
+    if at_most < 2:
+        return tuple(layers[len(layers) // 2 :][:at_most])
+    return tuple(layers[round(place * (len(layers) - 1) / (at_most - 1))] for place in range(at_most))
+
+
+def left_out(seen: int, of: int, how: str) -> str:
+    """A sentence on main layers that an analysis did not look at; empty where it looked at all."""
+    return f"{seen} of {of} main layers were looked at, spread evenly over depth; {how}." if seen < of else ""
 
 
 class Analyzer(ABC):

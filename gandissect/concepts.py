@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -156,4 +157,8 @@ def telling_first(concepts: Sequence[Concept], areas: Tensor) -> list[int]:
 
 def concept_areas(masks: Tensor) -> Tensor:
     """Fraction of each image that each concept covers: float32 [N, K] in 0..1 from bool [N, K, H, W]."""
-    return masks.float().mean((2, 3))
+    if masks.device.type != "cpu" or not masks.numel():
+        return masks.float().mean((2, 3))
+    planes = masks.flatten(2).numpy()  # numpy counts bits of whole planes many times faster
+    counts = [[np.count_nonzero(plane) for plane in row] for row in planes]
+    return torch.tensor(counts, dtype=torch.float32) / masks[0, 0].numel()

@@ -9,7 +9,7 @@ gan.discriminator(images)               # float32 [N], logits; higher means "mor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -190,11 +190,15 @@ class Generator(Network):
         self.inner = tuple(inner)
 
     def space(self, name: str) -> InnerSpace:
-        """The inner space called ``name``, or an error that lists those there are."""
+        """The inner space called ``name``, its centre where the module's weights are, or an error that lists those there are."""
         for space in self.inner:
             if space.name == name:
-                return space
+                return space if space.centre is None else replace(space, centre=self._beside_weights(space.centre))
         raise unknown_name("latent space", name, [space.name for space in self.inner], f"(beside {self.latent.name})")
+
+    def _beside_weights(self, point: Tensor) -> Tensor:
+        weights = (t for t in (*self.module.parameters(), *self.module.buffers()) if t.is_floating_point())
+        return point.to(next(weights, point))
 
     def __call__(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images of ``latents``, differentiable where the module is.
@@ -303,9 +307,15 @@ class Gan:
         """One line: family, latent, image and how it was opened."""
         c, h, w = self.generator.image_shape
         colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(c, f"{c} channels")
+        latent = self.generator.latent
+        size = (
+            f"{latent.shape[2]}×{latent.shape[1]}"
+            if latent.prior == "image" and len(latent.shape) == 3
+            else f"{latent.size}"
+        )
         parts = [
             self.opening.family or "GAN",
-            f"{self.generator.latent.name} {self.generator.latent.size} → {w}×{h} {colour}",
+            f"{latent.name} {size} → {w}×{h} {colour}",
             f"opened from {self.opening.container} by {self.opening.adapter}",
         ]
         return " · ".join(parts)

@@ -30,7 +30,8 @@ def probe_layers(
         net: the network that ``seen`` is of.
         run: calls it on samples.
         samples: [N, ...], what edits are tried on, a forward pass for every layer.
-        main: modules, composite ones too, to be marked main; where empty, the last layer of each stage is.
+        main: modules, composite ones too, to be marked main (not one that gives the finished image, where there are others);
+            where empty, the last layer of each stage is.
         trusting: a layer that the output depends on, by the autograd graph, counts as editable without a trial.
     """
     trial = _Trial(net, run, samples)
@@ -40,7 +41,10 @@ def probe_layers(
         for call, inputs in zip(seen.calls, connections(seen.calls), strict=True)
     ]
     if main:
-        return tuple(replace(info, main=info.name in main and info.editable) for info in layers)
+        chosen = {info.name for info in layers if info.name in main and info.editable}
+        finished = {info.name for info in layers if info.name in chosen and info.shape == tuple(seen.output.shape[1:])}
+        chosen = chosen - finished or chosen  # the image itself is no layer of units, unless there is nothing else
+        return tuple(replace(info, main=info.name in chosen) for info in layers)
     return _mark_main(layers, [call.module for call in seen.calls])
 
 

@@ -48,6 +48,24 @@ def latents(seed: int, indices: Iterable[int], space: LatentSpace) -> Tensor:
     return torch.from_numpy(stacked)
 
 
+def prior_moments(space: LatentSpace) -> tuple[float, float]:
+    """(mean, standard deviation) of one coordinate under the prior; of pictures about those that :func:`latents` draws."""
+    low, high = space.span
+    if space.prior == "uniform":
+        return (low + high) / 2, (high - low) / 12**0.5
+    return ((low + high) / 2, (high - low) / 5) if space.prior == "image" else (0.0, 1.0)
+
+
+def prior_words(space: LatentSpace) -> str:
+    """What one draw from the prior is, for a sentence: "32 latent coordinates drawn from N(0, 1)"."""
+    low, high = (f"{end:g}".replace("-", "−") for end in space.span)
+    if space.prior == "image":
+        sizes = "×".join(map(str, (*space.shape[:0:-1], space.shape[0]))) if len(space.shape) == 3 else str(space.size)
+        return f"made-up input pictures of {sizes} numbers (noise with the spectrum of natural images, {low} to {high})"
+    drawn = f"U({low}, {high})" if space.prior == "uniform" else "N(0, 1)"
+    return f"{space.size} latent coordinates drawn from {drawn}"
+
+
 def _picture(rng: np.random.Generator, space: LatentSpace) -> NDArray[np.float32]:
     """float32 [C, H, W]: Gaussian noise with an amplitude spectrum of 1/f, as natural images have on average (Field 1987).
 

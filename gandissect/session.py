@@ -16,6 +16,7 @@ from collections.abc import Generator as Generates
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar, cast
 
 import numpy as np
@@ -42,6 +43,7 @@ from gandissect.streams import (
     Scores,
     Stream,
 )
+from gandissect.surveying import survey
 from gandissect.tap import Edit, tap
 
 __all__ = [
@@ -61,6 +63,8 @@ __all__ = [
 log = logging.getLogger("gandissect")
 T = TypeVar("T")
 BLOCK = 16
+AFFORDABLE = 1e12
+"""Multiply-adds that one analysis may spend on further images: about a minute on one CPU core."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,11 @@ class Session:
 
     def latents(self, n: int | None = None) -> Tensor:
         """The first ``n`` latents (all ``self.n`` where left out): float32 [n, D]."""
-        count = self.n if n is None else n
-        return sampling.latents(self.seed, range(count), self.gan.generator.latent)
+        return self.latents_at(range(self.n if n is None else n))
+
+    def latents_at(self, indices: Iterable[int]) -> Tensor:
+        """The latents of some samples: float32 [N, D]."""
+        return sampling.latents(self.seed, indices, self.gan.generator.latent)
 
     def images(self, n: int | None = None) -> Tensor:
         """The first ``n`` samples: float32 [n, C, H, W] in [-1, 1]."""
@@ -192,6 +199,18 @@ class Session:
         count = self.n if n is None else n
         return min(count, len(self.real)) if real and self.real is not None else count
 
+    @cached_property
+    def effort(self) -> float:
+        """What one image costs the generator, about, in multiply-adds: read from one run, the same on every machine."""
+        generator = self.gan.generator
+        with self.borrowed():
+            z = self.latents(1).to(generator.device)
+            return survey(generator.module, lambda _net, x: generator(x, self.labels(range(1))), z).effort
+
+    def affordable(self, images: int) -> int:
+        """How many of ``images`` an analysis should generate beyond the shared pass: fewer for very large generators."""
+        return min(images, int(AFFORDABLE / max(self.effort, 1.0)))
+
     # -- the fused pass ---------------------------------------------------------------------------------------------
 
     def __getitem__(self, want: Want) -> object:
@@ -214,6 +233,8 @@ class Session:
         reducers = [(want, want.reduce()) for want in wants]
         n = max(want.n for want in wants)
         self.passes += 1
+        if real and any(stream.needs_scores for want in wants for stream in want.streams):
+            self._note_guessed_labels()
         with self.progress.phase("reading real images" if real else "generating samples", n) as advance:
             for batch in self._batches(n, [stream for want in wants for stream in want.streams], real):
                 for want, reducer in reducers:
@@ -236,7 +257,7 @@ class Session:
         while done < n:
             block = self._run_block(done, read, with_scores, real, n)
             for start in range(0, len(block.indices), self.batch_size):
-                yield _cut(block, start, min(start + self.batch_size, len(block.indices)), self.vocabulary)
+                yield block.cut(start, min(start + self.batch_size, len(block.indices)))
             done += len(block.indices)
 
     def _run_block(self, start: int, read: dict[Role, list[str]], with_scores: bool, real: bool, n: int) -> Batch:
@@ -288,17 +309,37 @@ class Session:
         if discriminator is None:
             raise NoSuchCapability("this GAN has no discriminator; pass --discriminator FILE")
         with tap(discriminator.module, layers) as acts:
-            scores = discriminator(images, self.labels(range(start, start + len(images))))
+            scores = discriminator(images, self.labels(range(start, start + len(images)), "discriminator"))
         return dict(acts), scores
+
+    def _note_guessed_labels(self) -> None:
+        """Say once that a class-conditional discriminator was asked about classes that real images do not have."""
+        classes = self.gan.discriminator.num_classes if self.gan.discriminator else 0
+        note = (
+            f"real images come without classes: the discriminator was asked whether image i is of class i % {classes}"
+        )
+        if classes and note not in self.notes:
+            self.notes.append(note)
 
     # -- on demand: edited samples, scores and masks of any images ------------------------------------------------------
 
-    def labels(self, indices: Iterable[int]) -> Tensor | None:
-        """The class of each sample, ``index % num_classes``: int64 [N]; None for a generator without labels."""
-        generator = self.gan.generator
-        if not generator.num_classes:
+    def labels(self, indices: Iterable[int], network: Role = "generator") -> Tensor | None:
+        """The class of each sample, ``index % num_classes``: int64 [N]; None for a network without labels.
+
+        A discriminator is asked about the class that the generator was given, where that takes one.
+        """
+        generator, discriminator = self.gan.generator, self.gan.discriminator
+        classes = generator.num_classes
+        if network == "discriminator" and discriminator is not None:
+            classes = classes or discriminator.num_classes
+        if not classes:
             return None
-        return torch.tensor([index % generator.num_classes for index in indices], device=generator.device)
+        return torch.tensor([index % classes for index in indices], device=generator.device)
+
+    def sample_name(self, index: int) -> str:
+        """ "sample 17", with its class where the generator takes one: what a sample is called under its picture."""
+        classes = self.gan.generator.num_classes
+        return f"sample {index}, class {index % classes}" if classes else f"sample {index}"
 
     def generate(
         self,
@@ -334,22 +375,31 @@ class Session:
         self.images_generated += len(latents)
         return torch.cat(parts) if parts else torch.zeros(0, *generator.image_shape)
 
-    def score(self, images: Tensor) -> Tensor:
-        """The discriminator's logits of any images float32 [N, C, H, W] in [-1, 1]: float32 [N]."""
+    def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The discriminator's logits of any images float32 [N, C, H, W] in [-1, 1]: float32 [N].
+
+        ``labels`` int64 [N] are their classes for a discriminator that takes any; those of the first N samples where left out.
+        """
+        discriminator = self.gan.discriminator
+        if discriminator is None:
+            raise NoSuchCapability("this GAN has no discriminator; pass --discriminator FILE")
+        given = self.labels(range(len(images)), "discriminator") if labels is None else labels
         parts = []
         with self.borrowed(), torch.no_grad():
             for start in range(0, len(images), self._block):
                 chunk = images[start : start + self._block]
                 filled = _filled(chunk, self._block).to(self.gan.generator.device)
-                parts.append(self._judged(filled, [], start)[1][: len(chunk)].cpu())
+                classes = None if given is None else _filled(given[start : start + self._block], self._block)
+                parts.append(discriminator(filled, classes)[: len(chunk)].cpu())
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def segment(self, images: Tensor, indices: Sequence[int] | None = None) -> Tensor:
         """Concept masks of any images float32 [N, C, H, W] in [-1, 1]: bool [N, K, H, W]."""
         numbers = list(range(len(images))) if indices is None else list(indices)
+        step = min(64, max(1, 2**20 // images[0, 0].numel())) if len(images) else 1
         parts = [
-            self.vocabulary.segment(images[start : start + 64], numbers[start : start + 64])
-            for start in range(0, len(images), 64)
+            self.vocabulary.segment(images[start : start + step], numbers[start : start + step])
+            for start in range(0, len(images), step)
         ]
         shape = (0, len(self.vocabulary.concepts), *images.shape[2:])
         return torch.cat(parts) if parts else torch.zeros(shape, dtype=torch.bool)
@@ -360,18 +410,3 @@ def _filled(rows: Tensor, count: int) -> Tensor:
     if len(rows) == count:
         return rows
     return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])
-
-
-def _cut(batch: Batch, start: int, stop: int, vocabulary: Vocabulary) -> Batch:
-    """The samples start..stop-1 of a batch as a batch of their own; the batch itself where that is all of it."""
-    if (start, stop) == (0, len(batch.indices)):
-        return batch
-    return Batch(
-        batch.indices[start:stop],
-        batch.latents[start:stop],
-        batch.images[start:stop],
-        {name: value[start:stop] for name, value in batch.generator.items()},
-        {name: value[start:stop] for name, value in batch.discriminator.items()},
-        None if batch.scores is None else batch.scores[start:stop],
-        vocabulary,
-    )

@@ -57,6 +57,20 @@ class Batch:
             self._derived[stream] = stream.of(self)
         return self._derived[stream]
 
+    def cut(self, start: int, stop: int) -> Batch:
+        """The samples start..stop-1 as a batch of their own; this one where that is all of it."""
+        if (start, stop) == (0, len(self.indices)):
+            return self
+        return Batch(
+            self.indices[start:stop],
+            self.latents[start:stop],
+            self.images[start:stop],
+            {name: value[start:stop] for name, value in self.generator.items()},
+            {name: value[start:stop] for name, value in self.discriminator.items()},
+            None if self.scores is None else self.scores[start:stop],
+            self._vocabulary,
+        )
+
     def segment(self) -> Tensor:
         """Concept masks, bool [N, K, H, W]."""
         return self._vocabulary.segment(self.images, self.indices)
@@ -143,7 +157,9 @@ class CellAreas(Stream):
     width: int
 
     def of(self, batch: Batch) -> Tensor:
-        return F.adaptive_avg_pool2d(batch.get(Masks()).float(), (self.height, self.width))
+        masks = batch.get(Masks()).float()
+        whole = masks.shape[2:] == (self.height, self.width)
+        return masks if whole else F.adaptive_avg_pool2d(masks, (self.height, self.width))
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,12 @@ def _statistics(generator: Generator) -> Check:
         return Check(
             "BatchNorm statistics", "not applicable", "no BatchNorm keeps statistics: nothing in the file can tell"
         )
+    if generator.latent.prior == "image":
+        return Check(
+            "BatchNorm statistics",
+            "not applicable",
+            "training saw real pictures, and made-up ones have other statistics",
+        )
     found: list[float] = []
     handles = [norm.register_forward_hook(partial(_as_in_training, found)) for norm in norms]
     try:

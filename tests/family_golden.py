@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from gandissect.gan import Gan
 from gandissect.tap import tap
 
 TOLERANCE = 1e-4
+_MOVED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ class Golden:
         """The folder's checkpoint as a user would open it."""
         critic = self.folder / discriminator if discriminator else None
         options = {name.replace("_", "-"): value for name, value in assume.items()}
-        return gandissect.open(self.folder / file, discriminator=critic, assume=options, device="cpu")
+        gan = gandissect.open(self.folder / file, discriminator=critic, assume=options, device="cpu")
+        strays = strays_of(gan)
+        assert not strays, f"module.to(device) leaves behind {strays}"
+        return gan
 
     def equal(self, actual: Tensor, key: str, what: str = "") -> None:
         """Assert that ``actual`` is the recorded array to 1e-4 of the recorded values' root mean square."""
@@ -69,3 +73,31 @@ class Golden:
         for name in names:
             self.equal(seen[name], prefix + name)
         return len(names)
+
+
+def strays_of(gan: Gan) -> list[str]:
+    """Tensors of an opened GAN that moving its modules would not move: attributes that are no buffers, and what spaces close over."""
+    networks = [gan.generator.module, *([gan.discriminator.module] if gan.discriminator else [])]
+    found = []
+    for net in networks:
+        for path, module in net.named_modules():
+            own = {key: value for key, value in vars(module).items() if key not in _MOVED}
+            found += [f"{path}.{key}" for key, value in own.items() if _holds_tensor(value)]
+    for space in gan.generator.inner:
+        cells = [
+            cell.cell_contents
+            for step in (space.enter, space.leave)
+            for cell in getattr(step, "__closure__", None) or ()
+        ]
+        found += [f"a tensor in space {space.name}" for cell in cells if _holds_tensor(cell)]
+    return found
+
+
+def _holds_tensor(value: object) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if is_dataclass(value) and not isinstance(value, type):
+        value = list(vars(value).values())
+    if isinstance(value, (list, tuple)):
+        return any(_holds_tensor(part) for part in value)
+    return isinstance(value, Tensor)

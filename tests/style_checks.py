@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from family_golden import Golden
-from gandissect_adapters.families.style.style_spaces import StyleNetwork
+from gandissect_adapters.families.style.style_network import StyleNetwork
 from torch import Tensor, nn
 
 from gandissect.gan import Gan

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from gandissect.adapter import Adapter, Hints, Match, Networks, joined
-from gandissect.errors import NotOpened
+from gandissect.errors import GandissectError, NotOpened
 from gandissect.peek import Peek
+from gandissect.peek import peek as look
 from gandissect.plugins import hookimpl
 from gandissect.probing import infer_image_shape
 from gandissect.reading import read_tensors
@@ -31,6 +32,7 @@ from gandissect_adapters.recognise.discriminator import FoundDiscriminator, open
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.generator import Found, open_generator
 from gandissect_adapters.recognise.refuse import refusal, shape_role
+from gandissect_adapters.recognise.sizing import sized_by
 from gandissect_adapters.recognise.unwrap import StateDict, find_networks
 from gandissect_adapters.recognise.vae import decoder_of
 
@@ -71,6 +73,9 @@ class StateDictAdapter(Adapter):
             raise NotOpened(f"{peek.path} holds a pickled module of no known family; save `net.state_dict()` instead")
         assume = Assume.of(hints.assume)
         found, state = _first_generator(peek.path, states, assume)
+        critics = [other for other in states if other.role == "discriminator" and other is not state]
+        for critic in _critics_of(hints.discriminator_path) or critics[:1]:
+            found = sized_by(critic, found, state, assume)
         notes = list(found.notes)
         if state.averaged:
             notes.insert(0, f"averaged weights ('{state.name}') are used, not those of the last training step")
@@ -81,7 +86,6 @@ class StateDictAdapter(Adapter):
             verification=found.verification, mismatch=found.mismatch, notes=tuple(notes),
             main_layers=main_layers(found.chain, found.module) if isinstance(found.module, Rebuilt) else (),
         )  # fmt: skip
-        critics = [other for other in states if other.role == "discriminator" and other is not state]
         if not critics or hints.discriminator_path or hints.discriminator:
             return networks
         try:
@@ -98,11 +102,7 @@ class StateDictAdapter(Adapter):
             NotOpened: the file holds no discriminator for images of ``image_shape``.
         """
         states = _networks(peek)
-        critics = [state for state in states if recognised(state)[1] == "discriminator"]
-        critics += [state for state in states if state.role == "discriminator"]
-        critics += [state for state in states if state.role == "" and _shape_role(state) == "discriminator"]
-        if not critics:
-            critics = [state for state in states if _shape_role(state) == "discriminator"]
+        critics = [state for state in states if recognised(state)[1] == "discriminator"] or _critics(states)
         if not critics:
             raise NotOpened(f"{peek.path} holds no discriminator: no network in it ends in one number per image")
         drawn = replace(generator, image_shape=image_shape)
@@ -114,6 +114,23 @@ class StateDictAdapter(Adapter):
         except NotOpened as error:
             raise NotOpened(f"{peek.path}: {error}") from error
         return _with(Networks(image_shape=image_shape), found)
+
+
+def _critics(states: list[StateDict]) -> list[StateDict]:
+    """The discriminators among ``states``: those called so, then those whose shapes say so."""
+    critics = [state for state in states if state.role == "discriminator"]
+    critics += [state for state in states if state.role == "" and _shape_role(state) == "discriminator"]
+    return critics or [state for state in states if _shape_role(state) == "discriminator"]
+
+
+def _critics_of(path: Path | None) -> list[StateDict]:
+    """The discriminator in another file, where it can be read; who opens it says what is wrong with it."""
+    if path is None:
+        return []
+    try:
+        return _critics(_networks(look(path)))[:1]
+    except GandissectError:
+        return []
 
 
 def _known(given: Mapping[str, str]) -> dict[str, str]:

@@ -61,6 +61,7 @@ class Student:
         for module in self.net.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.momentum = None
+                module.reset_running_stats()
         self.net.train()
         with torch.no_grad():
             for batch in range(_BATCHES):
@@ -103,7 +104,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (conv(x).flatten(2) for conv in (self.query_conv, self.key_conv, self.value_conv))
         weights = torch.softmax(query.transpose(1, 2) @ key, -1)
-        return self.gamma * (value @ weights.transpose(1, 2)).view_as(x) + x
+        out: Tensor = self.gamma * (value @ weights.transpose(1, 2)).view_as(x) + x
+        return out
 
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -323,7 +325,8 @@ class Residual(nn.Module):
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.conv1(F.interpolate(F.relu(self.bn1(x)), scale_factor=2))
-            return self.conv2(F.relu(self.bn2(y))) + self.skip(F.interpolate(x, scale_factor=2))
+            out: Tensor = self.conv2(F.relu(self.bn2(y))) + self.skip(F.interpolate(x, scale_factor=2))
+            return out
 
     def __init__(self) -> None:
         super().__init__()

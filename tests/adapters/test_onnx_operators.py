@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gandissect_adapters.graph import onnx_graph
+from gandissect_adapters.graph.onnx import graph as onnx_graph
 from gandissect_adapters.graph.onnx.operators import SUPPORTED
 
 onnx = pytest.importorskip("onnx")

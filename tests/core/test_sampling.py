@@ -1,9 +1,10 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gandissect.gan import LatentSpace
-from gandissect.sampling import latents, named_rng
+from gandissect.sampling import latents, named_rng, prior_moments, prior_words
 
 Z = LatentSpace("z", (7,))
 
@@ -32,3 +33,19 @@ def test_draws_have_the_moments_of_their_prior() -> None:
 def test_named_randomness_is_independent_of_other_names() -> None:
     assert named_rng(0, "a").integers(10**9) == named_rng(0, "a").integers(10**9)
     assert named_rng(0, "a").integers(10**9) != named_rng(0, "b").integers(10**9)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [LatentSpace("z", (2000,)), LatentSpace("z", (2000,), "uniform", (0.0, 1.0)), LatentSpace("z", (2000,), "uniform")],
+)
+def test_the_moments_of_a_prior_are_those_of_its_draws(space: LatentSpace) -> None:
+    mean, deviation = prior_moments(space)
+    drawn = latents(0, range(20), space)
+    assert float(drawn.mean()) == pytest.approx(mean, abs=0.02)
+    assert float(drawn.std()) == pytest.approx(deviation, rel=0.02)
+
+
+def test_a_prior_is_described_as_it_is() -> None:
+    assert prior_words(LatentSpace("z", (8,), "uniform", (0.0, 1.0))) == "8 latent coordinates drawn from U(0, 1)"
+    assert "16×16×3" in prior_words(LatentSpace("image", (3, 16, 16), "image"))

@@ -135,6 +135,8 @@ class Family(ABC):
     name: ClassVar[str]
     source: ClassVar[str]
     options: ClassVar[Mapping[str, Option]] = {}
+    transposed: ClassVar[str] = ""
+    """Pattern of the weights of transposed convolutions that may have spectral norm, which their shapes need not show."""
 
     @abstractmethod
     def role(self, net: StateDict) -> Role:

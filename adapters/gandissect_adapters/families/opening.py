@@ -44,7 +44,7 @@ def _case(family: Family, net: StateDict, assume: Mapping[str, str], beside: Seq
     for name in given:
         if name not in family.options and not name.startswith("discriminator-"):  # those are for who reads that one
             raise unknown_name("assumption", name, list(family.options), f"(of {family.name})")
-    tensors, notes = fold(net.tensors)
+    tensors, notes = fold(net.tensors, family.transposed)
     return Case(net, tensors, family.options, given, beside, notes=[*net.notes, *notes])
 
 

@@ -23,6 +23,7 @@ KEYS = (
     "discriminator-output",
     "discriminator-unit",
     "condition",
+    "norm",
 )
 
 
@@ -41,6 +42,7 @@ class Assume:
     discriminator_output: str | None = None
     discriminator_unit: int | None = None
     condition: str | None = None
+    norm: str | None = None
 
     @staticmethod
     def of(given: Mapping[str, str]) -> Assume:
@@ -68,6 +70,7 @@ class Assume:
             ),
             discriminator_unit=(_ints("discriminator-unit", read.get("discriminator-unit")) or (None,))[0],
             condition=read.get("condition"),
+            norm=_one_of("norm", read.get("norm"), ("instance", "layer", *(f"group{2**n}" for n in range(1, 7)))),
         )
 
 

@@ -59,11 +59,18 @@ class Gap:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Layers with parameters in order of execution; ``gaps[i]`` precedes op i, ``gaps[-1]`` follows the last."""
+    """Layers with parameters in order of execution; ``gaps[i]`` precedes op i, ``gaps[-1]`` follows the last.
+
+    ``undecided`` are kernel sizes of layers that could be a convolution or a transposed one. The last ``label`` inputs of the
+    first layer are known to be a one-hot label, where that is not 0.
+    """
 
     ops: tuple[Op, ...]
     gaps: tuple[Gap, ...]
     embedding: Op | None = None
+    undecided: tuple[int, ...] = ()
+    label: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class NoChain(ValueError):
@@ -73,8 +80,13 @@ class NoChain(ValueError):
 _FIELDS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
-def read_chain(tensors: Mapping[str, Tensor], slots: tuple[str, ...] | None) -> Chain:
+def read_chain(
+    tensors: Mapping[str, Tensor], slots: tuple[str, ...] | None, flipped: frozenset[int] = frozenset()
+) -> Chain:
     """The chain that names, shapes and order of ``tensors`` describe.
+
+    Args:
+        flipped: kernel sizes whose undecided layers are taken the other way than usual.
 
     Raises:
         NoChain: a tensor that belongs to no known layer, or numbers of units that do not follow on each other.
@@ -88,10 +100,10 @@ def read_chain(tensors: Mapping[str, Tensor], slots: tuple[str, ...] | None) -> 
     raw = [_block(path, blocks[path]) if path in blocks else _op(path, fields) for path, fields in groups.items()]
     embedding = next((op for op in raw if op.kind == "embedding"), None)
     ordered = _in_order([op for op in raw if op.kind != "embedding"])
-    ops = _with_direction(ordered)
+    ops, undecided = _with_direction(ordered, flipped)
     if not any(op.kind in ("linear", "conv", "deconv") for op in ops):
         raise NoChain("it has no linear or convolution layer")
-    return Chain(tuple(ops), tuple(_gaps([op.name for op in ops], slots, set(groups))), embedding)
+    return Chain(tuple(ops), tuple(_gaps([op.name for op in ops], slots, set(groups))), embedding, undecided)
 
 
 def _block(path: str, parts: Mapping[str, Tensor]) -> Op:
@@ -146,8 +158,11 @@ def _in_order(ops: list[Op]) -> list[Op]:
     return woven + left
 
 
-def _with_direction(ops: list[Op]) -> list[Op]:
-    """Convolution or transposed convolution, told by the flow of units; ambiguous ones follow the majority."""
+def _with_direction(ops: list[Op], flipped: frozenset[int]) -> tuple[list[Op], tuple[int, ...]]:
+    """Convolution or transposed convolution, told by the flow of units; ambiguous ones follow the majority.
+
+    Among transposed convolutions of other kernels, an ambiguous one with an odd kernel is taken for a convolution.
+    """
     made: list[Op] = []
     units: int | None = None  # of the tensor that arrives; None for an unknown number of maps
     undecided: list[int] = []
@@ -166,10 +181,14 @@ def _with_direction(ops: list[Op]) -> list[Op]:
         made.append(op)
         units = op.out if op.kind != "prelu" else units
     up = sum(op.kind == "deconv" for op in made) > sum(op.kind == "conv" for op in made) - len(undecided)
-    return [
-        Op(op.name, "deconv", op.out, op.into, op.weight, op.bias) if index in undecided and up else op
+    decided = {max(op.kernel) for op in made if op.kind == "deconv"}
+    odd = {k for op in (made[index] for index in undecided) if (k := max(op.kernel)) % 2 and k not in decided}
+    turned = [
+        Op(op.name, "deconv", op.out, op.into, op.weight, op.bias)
+        if index in undecided and (up and max(op.kernel) not in odd) != (max(op.kernel) in flipped) else op
         for index, op in enumerate(made)
-    ]
+    ]  # fmt: skip
+    return turned, tuple(dict.fromkeys(max(made[index].kernel) for index in undecided))
 
 
 def _direction(op: Op, units: int | None, after: int | None, rest: list[Op]) -> Kind | None:

@@ -1,10 +1,12 @@
-"""Plain float32 weights out of reparametrised ones.
+r"""Plain float32 weights out of reparametrised ones.
 
 fold(state.tensors)                     # {"main.0.weight": …} instead of weight_orig / weight_u / weight_v
+fold(state.tensors, r"main\.\d\.weight")    # … of transposed convolutions, whose matrix runs over dim 1
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -13,24 +15,29 @@ from torch import Tensor
 from gandissect.errors import NotOpened
 
 _LEFTOVERS = (".weight_u", ".weight_v", ".sv0", ".sn_sigma")
+_ALIKE = 0.9  # cosine; vectors that belong to another matrix are at right angles but for chance
 
 
-def fold(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def fold(tensors: Mapping[str, Tensor], transposed: str = "") -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Weights with spectral and weight normalisation applied, float32, and a note on what was folded.
 
+    Args:
+        transposed: pattern of whole names of folded weights that are known to be those of transposed convolutions; "" for none.
+
     Raises:
-        NotOpened: a weight is NaN or infinite; the sentence names it.
+        NotOpened: a weight is NaN or infinite, or does not go with the vectors beside it; the sentence names it.
     """
+    turned = re.compile(transposed)
     plain = {name: _as_float(name, tensor) for name, tensor in tensors.items()}
     notes: list[str] = []
     for name in list(plain):
         if name.endswith(".weight_orig") and name[:-4] + "u" in plain:
-            notes += _fold_spectral(plain, name, name[:-4] + "u", name[:-4] + "v", name[:-5])
+            notes += _fold_spectral(plain, name, name[:-4] + "u", name[:-4] + "v", name[:-5], turned)
         elif name.endswith(".parametrizations.weight.original"):
             stem = name.removesuffix("original")
             base = name.removesuffix(".parametrizations.weight.original") + ".weight"
             if f"{stem}0._u" in plain:
-                notes += _fold_spectral(plain, name, f"{stem}0._u", f"{stem}0._v", base)
+                notes += _fold_spectral(plain, name, f"{stem}0._u", f"{stem}0._v", base, turned)
         elif name.endswith(".parametrizations.weight.original0") and name[:-1] + "1" in plain:
             base = name.removesuffix(".parametrizations.weight.original0") + ".weight"
             notes += _fold_weight_norm(plain, name, name[:-1] + "1", base)
@@ -68,20 +75,37 @@ def _as_float(name: str, tensor: Tensor) -> Tensor:
     return plain
 
 
-def _fold_spectral(plain: dict[str, Tensor], original: str, u: str, v: str, target: str) -> list[str]:
+def _fold_spectral(
+    plain: dict[str, Tensor], original: str, u: str, v: str, target: str, turned: re.Pattern[str]
+) -> list[str]:
     """W / sigma with the stored u and v, as torch does in eval mode (Miyato et al. 2018, eq. 8)."""
     weight, left = plain.pop(original), plain.pop(u).flatten()
     right = plain.pop(v).flatten() if v in plain else None
-    # The matrix runs over dim 0, for transposed convolutions over dim 1: the length of u tells.
-    matrix = weight if weight.shape[0] == len(left) else weight.transpose(0, 1)
-    matrix = matrix.reshape(len(left), -1)
-    if right is None or len(right) != matrix.shape[1]:
-        if right is not None and weight.dim() > 1 and weight.shape[1] == len(left):
-            matrix = weight.transpose(0, 1).reshape(len(left), -1)
-        if right is None or len(right) != matrix.shape[1]:
-            right = torch.nn.functional.normalize(matrix.t() @ left, dim=0)
+    known = bool(turned.pattern) and turned.fullmatch(target) is not None
+    readings = _matrices(weight, len(left), known)
+    if not readings:
+        raise NotOpened(f"'{u}' has {len(left)} values, which are no side of '{original}' {tuple(weight.shape)}")
+    if right is None or len(right) != readings[0].shape[1]:
+        right = torch.nn.functional.normalize(readings[0].t() @ left, dim=0)
+    matrix = next((reading for reading in readings if _fits(reading, left, right)), readings[0])
     plain[target] = weight / torch.dot(left, matrix @ right)
     return ["spectral norm folded into the weights"]
+
+
+def _matrices(weight: Tensor, rows: int, transposed: bool) -> list[Tensor]:
+    """What the matrix of ``weight`` with so many rows can be, the likelier first.
+
+    It runs over dim 0, for transposed convolutions over dim 1: the length of u tells which, unless a convolution has as many inputs
+    as outputs and nobody knows its kind.
+    """
+    sides = [dim for dim in range(min(weight.dim(), 2)) if weight.shape[dim] == rows]
+    sides = sides[-1:] if transposed else sides if weight.dim() > 2 else sides[:1]
+    return [weight.transpose(0, dim).reshape(rows, -1) for dim in sides]
+
+
+def _fits(matrix: Tensor, u: Tensor, v: Tensor) -> bool:
+    """Whether u and v are singular vectors of ``matrix``, which power iteration has made them: u is then W v but for its length."""
+    return bool(torch.nn.functional.cosine_similarity(matrix @ v, u, dim=0) > _ALIKE)
 
 
 def _fold_iterated(plain: dict[str, Tensor], original: str, start: str, target: str) -> list[str]:

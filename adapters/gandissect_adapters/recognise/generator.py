@@ -6,30 +6,28 @@ found.module(z), found.family, found.assumptions
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gandissect.errors import NotOpened
 from gandissect.gan import Assumption, LatentSpace, Prior
 from gandissect.verifying import HEALTHY, UNFIT
 from gandissect_adapters.recognise.assume import Assume
 from gandissect_adapters.recognise.build import rebuild
-from gandissect_adapters.recognise.chain import Chain, NoChain, read_chain
-from gandissect_adapters.recognise.condition import Condition, Conditional, conditions_of
+from gandissect_adapters.recognise.chain import Chain, NoChain
+from gandissect_adapters.recognise.condition import Condition, Conditional, common_one_hot
 from gandissect_adapters.recognise.fold import fold
-from gandissect_adapters.recognise.geometry import Goal, Shapes, image_of
-from gandissect_adapters.recognise.oracle import measure
-from gandissect_adapters.recognise.plan import ACTIVATIONS, VECTOR, Size, Step, activation
-from gandissect_adapters.recognise.polish import POOR, polished, rivals
-from gandissect_adapters.recognise.rules import Rule, family_of
-from gandissect_adapters.recognise.search import Limits, State, search
+from gandissect_adapters.recognise.geometry import image_of
+from gandissect_adapters.recognise.hypotheses import Likeliest, latents_of, likeliest
+from gandissect_adapters.recognise.oracle import measure, norm_named
+from gandissect_adapters.recognise.plan import VECTOR, Size, activation
+from gandissect_adapters.recognise.polish import rivals
+from gandissect_adapters.recognise.readings import readings
+from gandissect_adapters.recognise.rules import Rule
+from gandissect_adapters.recognise.search import State
 from gandissect_adapters.recognise.unwrap import StateDict
 
-_SAMPLES = 512
 _VERIFY = 3e9  # multiply-adds of the last, exact measurement
 
 
@@ -51,8 +49,11 @@ class Found:
     notes: tuple[str, ...]
 
 
-def open_generator(state: StateDict, assume: Assume, size: Size | None = None) -> Found:
+def open_generator(state: StateDict, assume: Assume, size: Size | None = None, sized: str = "") -> Found:
     """The likeliest generator that ``state`` can be.
+
+    Args:
+        size: height and width of its images, where something else says so; ``sized`` is a sentence on what does.
 
     Raises:
         NoChain: it is no stack of known layers.
@@ -61,7 +62,7 @@ def open_generator(state: StateDict, assume: Assume, size: Size | None = None) -
     tensors, notes = fold(state.tensors)
     read = readings(tensors, state.slots)
     _refuse_images_in(read[0])
-    found = likeliest(read, assume, size)
+    found = replace(likeliest(read, assume, size), sized=sized)
     chain, rule, eps, best, condition = found.chain, found.rule, found.eps, found.state, found.condition
     prior, _, way = best.prior.partition(", ")
     output, output_why = _output(chain, rule, assume)
@@ -75,6 +76,9 @@ def open_generator(state: StateDict, assume: Assume, size: Size | None = None) -
     exact = measure(chain, best.steps, latents_of(chain, {way: condition}, 1)[best.prior], eps, _VERIFY)
     fit = sum(exact) / len(exact) if exact else None
     verification, warnings = _verdict(best, exact)
+    if not exact and condition is None and assume.condition is None and common_one_hot(chain):
+        warnings += (f"'{chain.ops[0].name}' takes {units} numbers, which may be a z of {units - 10} and a one-hot label of 10 "
+                     "classes; if so --assume condition=10 (or 10-before)",)  # fmt: skip
     return Found(
         module=Conditional(plain, condition) if condition else plain,
         num_classes=condition.classes if condition else 0,
@@ -179,11 +183,19 @@ def _assumptions(found: Likeliest, assume: Assume, fit: float | None) -> tuple[A
     if "norm" in found.doubts:
         kind = next(step.norm or norm_named(op.name) for op, step in zip(chain.ops, best.steps, strict=True)
                     if op.kind == "affine")  # fmt: skip
-        why = given if assume.norm else "norms without statistics do not show which they are (else --assume norm=group8, layer …)"
+        why = (
+            given
+            if assume.norm
+            else "norms without statistics do not show which they are (else --assume norm=group8, layer …)"
+        )
         made.append(Assumption("norm", kind, why, assume.norm is not None))
     if any(step.dropout for step in best.steps):
-        places = [f"{step.dropout:g} before {op.name}" for op, step in zip(chain.ops, best.steps, strict=True) if step.dropout]
-        made.append(Assumption("dropout in training", "; ".join(places), f"{oracle}; images are drawn without it", sure))
+        places = [
+            f"{step.dropout:g} before {op.name}" for op, step in zip(chain.ops, best.steps, strict=True) if step.dropout
+        ]
+        made.append(
+            Assumption("dropout in training", "; ".join(places), f"{oracle}; images are drawn without it", sure)
+        )
     for value in sorted(set(found.eps.values())):
         names = ", ".join(name for name, other in found.eps.items() if other == value)
         made.append(
@@ -208,7 +220,11 @@ def _geometry(found: Likeliest, assume: Assume, fit: float | None) -> list[Assum
     oracle = "fits the stored BatchNorm statistics best" if texts[0] else "convention; nothing in the file tells"
     if "geometry" in found.doubts:
         oracle += ", though another fits nearly as well"
-    made = [Assumption("geometry", "; ".join(texts[0] or texts[1]), given if assume.stride else oracle, sure and bool(texts[0]))]
+    made = [
+        Assumption(
+            "geometry", "; ".join(texts[0] or texts[1]), given if assume.stride else oracle, sure and bool(texts[0])
+        )
+    ]
     if all(texts):
         made.append(Assumption("geometry behind the last norm", "; ".join(texts[1]), given if assume.stride else _BEHIND,
                                assume.stride is not None))  # fmt: skip

@@ -158,7 +158,9 @@ def _search(
         activations = (rule.activation, *rest)
     modes = ("nearest", "bilinear") if assume.upsample in (None, "none") else (assume.upsample,)
     limits = Limits(activations, modes, eps)
-    ups = assume.upsample != "none" and not (chain.ops[-1].kind == "conv" and chain.ops[-1].out == 12)  # those are shuffled
+    ups = assume.upsample != "none" and not (
+        chain.ops[-1].kind == "conv" and chain.ops[-1].out == 12
+    )  # those are shuffled
     found: list[State] = []
     for strides, paddings in _schedules(rule, assume):
         shapes = Shapes(chain.ops, "generator", Goal(assume.size or size, strides, paddings, ups))

@@ -19,6 +19,8 @@ from gandissect_adapters.recognise.attention import attended
 from gandissect_adapters.recognise.chain import Chain, Op
 from gandissect_adapters.recognise.plan import SHUFFLE, VECTOR, Step, activate
 
+_FEWEST = 24  # samples that a mean over a batch is taken of at least
+
 
 def mismatch(x: Tensor, norm: Op) -> float:
     """KL divergence of the Gaussian measured in each unit from the stored one, mean over units.
@@ -145,12 +147,12 @@ def work(op: Op, step: Step) -> float:
 def measure(
     chain: Chain, steps: tuple[Step, ...], x: Tensor, eps: Mapping[str, float], budget: float
 ) -> tuple[float, ...]:
-    """Mismatch at every norm of a whole hypothesis, with as many samples as ``budget`` multiply-adds allow."""
-    per_sample = sum(work(op, step) for op, step in zip(chain.ops, steps, strict=True))
-    x = x[: max(32, int(budget / max(per_sample, 1.0)))]
+    """Mismatch at every norm of a whole hypothesis; each layer on as many samples as its share of the multiply-adds allows."""
+    efforts = [work(op, step) for op, step in zip(chain.ops, steps, strict=True)]
+    share = budget / max(1, sum(effort > 0 for effort in efforts))
     found: list[float] = []
-    for op, step in zip(chain.ops, steps, strict=True):
-        x = before(x, step)
+    for op, step, effort in zip(chain.ops, steps, efforts, strict=True):
+        x = before(x[: max(_FEWEST, int(share / max(effort, 1.0)))], step)
         if op.kind == "norm":
             found.append(mismatch(x, op))
             if len(found) == sum(other.kind == "norm" for other in chain.ops):

@@ -23,9 +23,11 @@ POOR = 0.003
 _BUDGET = 1.5e9  # multiply-adds spent on each way that is measured
 _SOFTEN = 1e-4
 _LOCAL = 4e7  # and on one guess of a dropout
+_CARRIED = 4e8  # and on carrying samples through a layer behind it
 _UNITS = 32
 _DROPOUTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
 _RARE_MODE = {"nearest": 0.0, "bilinear": 0.2, "bilinear-aligned": 0.5}
+_FAR_OFF = 3.0  # an activation that fits so many times worse is none that dropout has hidden
 _GAIN = 3.0  # a dropout is believed where the statistics fit so many times better with it
 
 _Steps = tuple[Step, ...]
@@ -140,12 +142,21 @@ def _modes(chain: Chain, steps: _Steps, x: Tensor, eps: Mapping[str, float]) -> 
 
 
 def _with_dropout(
-    chain: Chain, best: State, x: Tensor, eps: Mapping[str, float], found: tuple[float, ...], margin: float, *, forced: bool
+    chain: Chain,
+    best: State,
+    x: Tensor,
+    eps: Mapping[str, float],
+    found: tuple[float, ...],
+    margin: float,
+    *,
+    forced: bool,
 ) -> tuple[State, tuple[float, ...], float]:
     """``best`` with the dropouts (Srivastava et al. 2014) that its statistics show, where they make it fit far better."""
     own = next((step.activation for step in best.steps if step.activation != "none"), "none")
     tried: list[tuple[float, str, _Steps, tuple[float, ...]]] = []
-    for name in dict.fromkeys([own] if forced else [own, "relu", "lrelu0.2"]):
+    if not any(_room(chain, index, step) for index, step in enumerate(best.steps)):
+        return best, found, margin
+    for name in dict.fromkeys([own] if forced or margin > _FAR_OFF else [own, "relu", "lrelu0.2"]):
         steps = _dropouts(chain, _swapped(best.steps, own, name), x, eps)
         fits = measure(chain, steps, x, eps, _BUDGET)
         tried.append((_mean(fits), name, steps, fits))
@@ -162,7 +173,12 @@ def _dropouts(chain: Chain, steps: _Steps, x: Tensor, eps: Mapping[str, float]) 
     made: list[Step] = []
     for index, (op, step) in enumerate(zip(chain.ops, steps, strict=True)):
         ahead = chain.ops[index + 1] if index + 1 < len(chain.ops) else None
-        if op.kind in ("conv", "deconv", "linear") and ahead is not None and ahead.kind == "norm" and _room(chain, index, step):
+        if (
+            op.kind in ("conv", "deconv", "linear")
+            and ahead is not None
+            and ahead.kind == "norm"
+            and _room(chain, index, step)
+        ):
             thin, fewer = thinned(op, ahead, step, _UNITS)
             count = max(64, int(_LOCAL / max(work(thin, step), 1.0)))
             scores: dict[float, float] = {}
@@ -173,7 +189,8 @@ def _dropouts(chain: Chain, steps: _Steps, x: Tensor, eps: Mapping[str, float]) 
                 scores[share] = log(mismatch(y, fewer) + 5e-4) + (0.4 if share else 0.0)
             step = replace(step, dropout=min(scores, key=lambda share: scores[share]))  # noqa: PLW2901
         made.append(step)
-        x = apply_op(op, step, before(x[: max(32, int(_BUDGET / max(work(op, step), 1.0)))], step), eps=eps.get(op.name, 1e-5))
+        x = before(x[: max(24, int(_CARRIED / max(work(op, step), 1.0)))], step)
+        x = apply_op(op, step, x, eps=eps.get(op.name, 1e-5))
     return tuple(made)
 
 

@@ -25,10 +25,11 @@ _SOFTEN_D = 0.1  # a discriminator's statistics also come from real images, whic
 _FAR = 0.8  # log evidence beyond which a less usual shape cannot beat one that fits
 _UNEVEN = 0.4  # log evidence against padding some convolutions and not others
 _POOR = 0.003  # a glance above this is no fit yet: other ways of upsampling are worth a look
+_UNLIKE = 0.5  # log evidence against a layer behind the last norm that does not do as those before it
 _CHANGE = 0.6  # log evidence against a network that mixes activations
 _THIN = 16  # units looked at when hypotheses are compared
 _GLANCE = 1.5e7  # multiply-adds spent on one hypothesis of one layer
-_STAY = 1e9  # and on carrying a kept one through the whole layer
+_STAY = 7e8  # and on carrying a kept one through the whole layer
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,7 @@ def search(
     units = units or chain.ops[0].into
     soften = _SOFTEN_D if role == "discriminator" else _SOFTEN
     states = [
-        State(x, units, size, prior, penalty=0.2 if prior == "uniform" else 0.0, soften=soften)
-        for prior, x in latents.items()
+        State(x, units, size, prior, penalty=_prior_penalty(prior), soften=soften) for prior, x in latents.items()
     ]
     last_norm = max((i for i, op in enumerate(chain.ops) if op.kind == "norm"), default=-1)
     if limits.blind:
@@ -105,6 +105,11 @@ def search(
             if index < last_norm and role == "generator" and _hopeless(states):
                 return states
     return sorted(states, key=lambda state: state.cost())
+
+
+def _prior_penalty(prior: str) -> float:
+    """How unusual a prior is, and a label that nothing in the file names."""
+    return (0.2 if prior.startswith("uniform") else 0.0) + (0.5 if "one-hot" in prior else 0.0)
 
 
 def _hopeless(states: list[State]) -> bool:
@@ -126,7 +131,7 @@ def _advance(
     grown: list[tuple[float, State, State]] = []
     following = chain.ops[index + 1] if index + 1 < len(chain.ops) else None
     for state in states:
-        options = _options(chain, role, shapes, state, index, limits)
+        options = _options(chain, role, shapes, state, index, limits, measured=measured)
         if measured and op.kind == "norm":
             options = _through_norm(state, options, op)
         elif measured and following is not None and following.kind == "norm":
@@ -161,7 +166,9 @@ def _kept(
     return kept[: 4 * limits.width if measured else 64]
 
 
-def _options(chain: Chain, role: Role, shapes: Shapes, state: State, index: int, limits: Limits) -> list[_Option]:
+def _options(
+    chain: Chain, role: Role, shapes: Shapes, state: State, index: int, limits: Limits, *, measured: bool
+) -> list[_Option]:
     """Every way to go through the next layer, by gap, activation, shape and upsampling mode."""
     gap = chain.gaps[index]
     made: list[_Option] = []
@@ -172,6 +179,8 @@ def _options(chain: Chain, role: Role, shapes: Shapes, state: State, index: int,
                 extra = _slot_penalty(gap, full) + _mode_penalty(step.up, mode, state.mode, limits)
                 if extra == inf:
                     continue
+                if not measured and role == "generator" and not _is_usual_here(chain, state.steps, full, index):
+                    extra += _UNLIKE
                 padded = _padded(chain.ops[index], full, state.size)
                 uneven = _UNEVEN if None not in (padded, state.padded) and padded != state.padded else 0.0
                 units = shapes.out_units(index, state.units, full)
@@ -191,6 +200,17 @@ def _options(chain: Chain, role: Role, shapes: Shapes, state: State, index: int,
                     )
                 )
     return made
+
+
+def _is_usual_here(chain: Chain, steps: tuple[Step, ...], step: Step, index: int) -> bool:
+    """Whether a convolution does what the one before it with the same kernel does."""
+    op = chain.ops[index]
+    if op.kind not in ("conv", "deconv"):
+        return True
+    for other, before_it in zip(reversed(chain.ops[:index]), reversed(steps), strict=True):
+        if other.kind == op.kind and other.kernel == op.kernel:
+            return before_it.geometry == step.geometry or before_it.out == other.kernel
+    return True
 
 
 def _mode_penalty(up: int, mode: str, before: str, limits: Limits) -> float:
@@ -376,7 +396,7 @@ def _look_ahead(
         x = x.reshape(len(x), fewer.into, -1, 1)
     gap = chain.gaps[index + 1]
     found = mismatch(x, fewer)
-    if gap.slots is None or len(gap.slots) > 0:
+    if found > HEALTHY and (gap.slots is None or len(gap.slots) > 0):
         found = min(found, *(mismatch(activate(name, x), fewer) for name in ("relu", "lrelu0.2")))
     return found
 
@@ -385,6 +405,6 @@ def _carry(option: State, parent: State, op: Op, limits: Limits) -> State:
     """An option with its samples taken through the layer, as many as stay affordable."""
     assert parent.x is not None
     step = option.steps[-1]
-    count = max(32, int(_STAY / max(work(op, step), 1.0)))
+    count = max(24, int(_STAY / max(work(op, step), 1.0)))
     x = apply_op(op, step, before(parent.x[:count], step), eps=limits.eps.get(op.name, 1e-5))
     return replace(option, x=x)

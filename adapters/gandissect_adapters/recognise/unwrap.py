@@ -38,6 +38,11 @@ _NOT_NETWORKS = re.compile(
 _PREFIXES = ("module.", "_orig_mod.")
 _WRAPPERS = {"state_dict", "model_state_dict", "model", "params", "weights", "net", "network", "n_averaged"}
 _BUFFER = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|weight_u|weight_v)$")
+_SPARE = re.compile(
+    r"(fixed_?|test_?|sample_?|eval_?)?(noises?|z|latents?|seeds?)|(current_?|start_?|last_?|n_?)?(epochs?|iters?|iterations?|steps?)|"
+    r"global_step|(\w+_)?loss(es)?(_\w+)?|lr|best_\w+|fid\w*",
+    re.I,
+)
 _LEAF = re.compile(r"\.?(weight|bias|running_mean|running_var|num_batches_tracked)$")
 
 
@@ -68,7 +73,8 @@ def find_networks(tree: Mapping[str, object], file_hint: str = "") -> list[State
         tree: a checkpoint's mapping, nested as it was saved.
         file_hint: the file's stem; its words tell the role where the keys do not (``netG_epoch_3``).
     """
-    found = [part for whole in _state_dicts(tree, "", 0) for part in split_networks(_strip(whole))]
+    found = [part for whole in _state_dicts(tree, "", 0) for part in split_networks(_strip(_lean(whole)))]
+    found = [_with_buffers(net, found) for net in found]
     named = [replace(net, role=_role(net, file_hint if len(found) == 1 else ""), file=tree) for net in found]
     return sorted(named, key=lambda net: not net.averaged)
 
@@ -86,10 +92,11 @@ def _state_dicts(node: Mapping[str, object], path: str, depth: int) -> Iterator[
     for key, value in node.items():
         if isinstance(value, list) and _EMA.search(str(key)) and (named := _named(value, node)):
             yield StateDict(f"{path}.{key}" if path else str(key), named, averaged=True)
-        if isinstance(value, Mapping):
-            yield from _state_dicts(
-                cast("Mapping[str, object]", value), f"{path}.{key}" if path else str(key), depth + 1
-            )
+        for inside in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(inside, Mapping):
+                yield from _state_dicts(
+                    cast("Mapping[str, object]", inside), f"{path}.{key}" if path else str(key), depth + 1
+                )
 
 
 def _named(average: list[object], beside: Mapping[str, object]) -> dict[str, Tensor] | None:
@@ -104,6 +111,27 @@ def _named(average: list[object], beside: Mapping[str, object]) -> dict[str, Ten
         if average and [getattr(x, "shape", None) for x in average] == [other[name].shape for name in names]:
             return {**other, **{name: x for name, x in zip(names, average, strict=True) if isinstance(x, Tensor)}}
     return None
+
+
+def _lean(net: StateDict) -> StateDict:
+    """Without what training scripts keep among the weights: fixed latents, counters, histories of losses."""
+    spare = [name for name in net.tensors if _SPARE.fullmatch(name)]
+    if not spare or len(spare) == len(net.tensors):
+        return net
+    return replace(net, tensors={name: tensor for name, tensor in net.tensors.items() if name not in spare})
+
+
+def _with_buffers(net: StateDict, found: list[StateDict]) -> StateDict:
+    """An average of parameters alone, with the statistics of the network that it is the average of."""
+    if not net.averaged or any(_BUFFER.search(name) for name in net.tensors):
+        return net
+    shapes = {name: tensor.shape for name, tensor in net.tensors.items()}
+    for other in found:
+        names = {name: tensor.shape for name, tensor in other.tensors.items() if not _BUFFER.search(name)}
+        if other is not net and names == shapes and len(names) < len(other.tensors):
+            note = f"'{net.name}' has no BatchNorm statistics; those of '{other.name}' are used"
+            return replace(net, tensors={**other.tensors, **net.tensors}, slots=other.slots, notes=(*net.notes, note))
+    return net
 
 
 def _strip(net: StateDict) -> StateDict:

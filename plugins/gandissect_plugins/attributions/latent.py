@@ -7,7 +7,7 @@ found.order[:3], found.r2.mean(), found.agreement.mean(), found.move
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from gandissect.concepts import concept_areas, telling_first
 from gandissect.errors import unknown_name
 from gandissect.properties import COLOUR_PROPERTIES, PROPERTIES
+from gandissect.sampling import prior_moments
 from gandissect.session import Session
 from gandissect.targets import Property
 from gandissect_plugins.attributions.checks import Paired, correlation, paired
@@ -26,6 +27,8 @@ WORTH = 0.35
 """Share of the squared slope from which on a single coordinate is worth a finding."""
 RIDGE = 0.1
 """Few perturbations per coordinate: some shrinkage guesses unseen images better."""
+LEAST = 96
+"""Perturbations per sample that a linear model is fitted on at least."""
 AREAS_FROM = 64
 """Samples by whose areas the most varying concepts are chosen."""
 
@@ -37,14 +40,31 @@ class LatentEffort:
     Attributes:
         samples: around which the surrogate is fitted.
         perturbations: per sample; 0 is three for each coordinate, at least 96 and at most 768.
+        coordinates: so many, drawn at random, are set to the mean of the prior one by one; 0 is all of them.
         width: standard deviation of the perturbations, in those of the prior.
         moved: coordinates that the check moves at once.
     """
 
     samples: int = 6
     perturbations: int = 0
+    coordinates: int = 0
     width: float = 0.35
     moved: int = 3
+
+    def fitted(self, session: Session) -> LatentEffort | None:
+        """What a large generator leaves of it, so that a report takes minutes and not hours; None where that is too little.
+
+        All of it where that is affordable; else fewer coordinates are ablated, then there are fewer perturbations.
+        """
+        size = session.gan.generator.latent.size
+        samples, asked = max(1, min(self.samples, session.n)), self.perturbations or min(768, max(LEAST, 3 * size))
+        coordinates = self.coordinates or size
+        each = session.affordable(samples * (asked + coordinates + 1)) // samples
+        coordinates = min(coordinates, max(32, each - asked - 1))
+        perturbations = min(asked, each - coordinates - 1)
+        if perturbations < min(LEAST, asked):
+            return None
+        return replace(self, perturbations=perturbations, coordinates=coordinates)
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,8 @@ class LatentAttribution:
     Attributes:
         name: the property.
         slopes: float64 [S, D], LIME: change of the property per standard deviation of the coordinate, around each sample.
-        ablation: float64 [S, D], fall of the property when the coordinate is set to 0, the prior's mean.
+        ablation: float64 [S, D], fall of the property when the coordinate is set to the mean of the prior; NaN for those
+            that were not tried.
         r2: float64 [S], variance that the linear surrogate explains on held-out perturbations.
         agreement: float64 [S], Pearson of what the slopes predict for an ablation with the ablation itself.
         spread: standard deviation of the property over the perturbed images.
@@ -160,8 +181,7 @@ def attribute_all_latents(
     work = effort or LatentEffort()
     starts = session.latents(min(work.samples, session.n))
     labels = session.labels(range(len(starts)))
-    space = session.gan.generator.latent
-    sigma = 3**-0.5 if space.prior == "uniform" else 1.0
+    mean, sigma = prior_moments(session.gan.generator.latent)
     around = [_around(session, place, starts, work, sigma, labels, properties) for place in range(len(starts))]
     found = []
     for number, item in enumerate(properties):
@@ -175,7 +195,7 @@ def attribute_all_latents(
                 slopes,
                 torch.stack([row.ablation[number] for row in around]),
                 torch.tensor([row.r2[number] for row in around], dtype=torch.float64),
-                _agreement(slopes, around, number, starts / sigma),
+                _agreement(slopes, around, number, (starts - mean) / sigma),
                 float(np.mean([row.spread[number] for row in around])),
                 paired(change[0] - change[1], rng),
                 (float(change[0].mean()), float(change[1].mean())),
@@ -207,11 +227,13 @@ def _around(
     properties: Sequence[Property],
 ) -> _Around:
     size = starts.shape[1]
-    count = work.perturbations or min(768, max(96, 3 * size))
+    count = work.perturbations or min(768, max(LEAST, 3 * size))
     noise = torch.from_numpy(session.rng(f"attributions/lime/{place}").standard_normal((count, size))).float()
     start = starts[place]
-    without = start.repeat(size, 1)
-    without.fill_diagonal_(0.0)
+    tried = _tried(session, work, size)
+    without = start.repeat(len(tried), 1)
+    mean = prior_moments(session.gan.generator.latent)[0]
+    without[torch.arange(len(tried)), tried] = mean
     latents = torch.cat([start + work.width * sigma * noise, without, start[None]])
     given = None if labels is None else labels[place].expand(len(latents))
     images = session.generate(latents, labels=given)
@@ -220,15 +242,26 @@ def _around(
     weights = torch.exp(-distance / 2)
     values = [item(images).double() for item in properties]
     fits = [fit_linear(work.width * noise, value[:count], weights, ridge=RIDGE) for value in values]
-    ablation = [value[-1] - value[count:-1] for value in values]
+    ablation = [torch.full((size,), torch.nan, dtype=torch.float64) for _ in values]
+    for into, value in zip(ablation, values, strict=True):
+        into[tried] = value[-1] - value[count:-1]
     return _Around(
         [fit.slopes for fit in fits], [fit.r2 for fit in fits], ablation, [float(v[:count].std()) for v in values]
     )
 
 
+def _tried(session: Session, work: LatentEffort, size: int) -> Tensor:
+    """The coordinates that are ablated, the same around every sample: int64, ascending."""
+    if not work.coordinates or work.coordinates >= size:
+        return torch.arange(size)
+    chosen = session.rng("attributions/coordinates").choice(size, work.coordinates, replace=False)
+    return torch.from_numpy(chosen).sort().values
+
+
 def _agreement(slopes: Tensor, around: Sequence[_Around], number: int, standard: Tensor) -> Tensor:
     ablation = torch.stack([row.ablation[number] for row in around])
-    return correlation(slopes * standard, ablation)
+    tried = ~ablation[0].isnan()
+    return correlation((slopes * standard)[:, tried], ablation[:, tried])
 
 
 def _moved(

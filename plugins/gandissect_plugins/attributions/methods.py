@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -20,7 +21,7 @@ from gandissect.errors import NoSuchCapability, unknown_name
 from gandissect.gan import Discriminator
 from gandissect_plugins.attributions.superpixels import superpixels
 from gandissect_plugins.attributions.surrogate import LinearFit, fit_linear
-from gandissect_plugins.attributions.trained import CHUNK, score_all
+from gandissect_plugins.attributions.trained import CHUNK, judge, score_all
 
 if TYPE_CHECKING:
     from gandissect.session import Session
@@ -166,7 +167,10 @@ def attribute_score(
         raise NoSuchCapability("this GAN has no discriminator; pass --discriminator FILE")
     pictures = session.images(min(8, session.n)) if images is None else images
     baselines = session.images(min(16, session.n))
-    return attribute(session.gan.discriminator, method, pictures, baselines, seed=session.seed, effort=effort)
+    labels = session.labels(range(len(pictures)), "discriminator")
+    return attribute(
+        session.gan.discriminator, method, pictures, baselines, seed=session.seed, effort=effort, labels=labels
+    )
 
 
 def attribute(
@@ -177,8 +181,12 @@ def attribute(
     *,
     seed: int = 0,
     effort: Effort | None = None,
+    labels: Tensor | None = None,
 ) -> Attribution:
-    """:func:`attribute_score` for any discriminator; ``baselines`` float32 [M, C, H, W] are those of GradientShap."""
+    """:func:`attribute_score` for any discriminator.
+
+    ``baselines`` float32 [M, C, H, W] are those of GradientShap, ``labels`` int64 [N] the classes of the images.
+    """
     if method not in METHODS:
         raise unknown_name("attribution method", method, METHODS)
     work = effort or Effort()
@@ -189,13 +197,15 @@ def attribute(
         explainer = _Explainer(discriminator, baselines.to(device), work)
         explain = getattr(explainer, method.replace("-", "_"))
         for index, image in enumerate(images):
+            if labels is not None:
+                explainer.forward = partial(judge, discriminator, labels[index : index + 1])
             inside = torch.zeros(0) if regions is None else regions[index]
             with _seeded(seed, method, index):
                 maps.append(explain(image[None].detach().to(device), inside).detach().float().cpu())
     return Attribution(
         method,
         torch.cat(maps) if maps else torch.zeros(0, *images.shape[2:]),
-        score_all(discriminator, images),
+        score_all(discriminator, images, labels),
         torch.tensor(explainer.errors) if explainer.errors else None,
         torch.tensor([fit.r2 for fit in explainer.fits]) if explainer.fits else None,
         regions,

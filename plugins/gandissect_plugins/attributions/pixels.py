@@ -16,7 +16,8 @@ from torch import Tensor
 from gandissect.borrow import borrowed
 from gandissect.errors import NoSuchCapability
 from gandissect.gan import Discriminator
-from gandissect.session import Session
+from gandissect.session import AFFORDABLE, Session
+from gandissect.surveying import survey
 from gandissect.trust import adjusted
 from gandissect_plugins.attributions.checks import (
     SIMILAR,
@@ -27,7 +28,7 @@ from gandissect_plugins.attributions.checks import (
 )
 from gandissect_plugins.attributions.curves import Curves, curves
 from gandissect_plugins.attributions.methods import METHODS, Attribution, Effort, Method, attribute
-from gandissect_plugins.attributions.trained import TRAINED, score_all, trained_p
+from gandissect_plugins.attributions.trained import TRAINED, judge, score_all, trained_p
 
 TOP = 0.1
 """Fraction of the pixels whose removal is named in sentences."""
@@ -105,7 +106,8 @@ def check_attributions(
 
     Args:
         session: its discriminator is explained.
-        images: float32 [N, C, H, W] in [-1, 1].
+        images: float32 [N, C, H, W] in [-1, 1]; a class-conditional discriminator is asked about the classes of the first
+            N samples.
         methods: which.
         effort: of each.
         shuffles: copies with shuffled weights that the network is compared with.
@@ -114,18 +116,20 @@ def check_attributions(
     discriminator = session.gan.discriminator
     if discriminator is None:
         raise NoSuchCapability("this GAN has no discriminator; pass --discriminator FILE")
-    scores = score_all(discriminator, images)
-    silent = (gradient_times_input(discriminator, images) == 0).flatten(1).all(1)
+    labels = session.labels(range(len(images)), "discriminator")
+    scores = score_all(discriminator, images, labels)
+    silent = (gradient_times_input(discriminator, images, labels) == 0).flatten(1).all(1)
     if silent.all():
         return ScoreExplained(images, scores, silent, 1.0, ())
     rng = session.rng("attributions/score")
-    trained = trained_p(discriminator, images, shuffles, rng)
+    trained = trained_p(discriminator, images, shuffles, rng, labels=labels)
     explain = partial(attribute, discriminator, baselines=session.images(min(16, session.n)), effort=effort)
-    maps = [explain(method, images, seed=session.seed) for method in methods]
-    few = images[:alike]
-    with borrowed(discriminator.module), shuffled_weights(discriminator.module, rng, partial(discriminator, few)):
-        others = [explain(method, few, seed=session.seed) for method in methods]
-    found = [curves(partial(score_all, discriminator), images, row.maps, rng) for row in maps]
+    maps = [explain(method, images, seed=session.seed, labels=labels) for method in methods]
+    few, classes = images[:alike], None if labels is None else labels[:alike]
+    settle = partial(judge, discriminator, classes, few.to(discriminator.device))
+    with borrowed(discriminator.module), shuffled_weights(discriminator.module, rng, settle):
+        others = [explain(method, few, seed=session.seed, labels=classes) for method in methods]
+    found = [curves(partial(score_all, discriminator, labels=labels), images, row.maps, rng) for row in maps]
     gains = [(paired(row.deletion_gain, rng), paired(row.insertion_gain, rng)) for row in found]
     rows = zip(maps, others, found, gains, adjusted([deletion.p for deletion, _ in gains]), strict=True)
     checks = [
@@ -135,16 +139,32 @@ def check_attributions(
     return ScoreExplained(images, scores, silent, trained, tuple(checks))
 
 
+def affordable_methods(session: Session, methods: Sequence[Method], images: int, effort: Effort) -> tuple[Method, ...]:
+    """The methods that a very large discriminator leaves: those that take the most runs per image are dropped first."""
+    discriminator = session.gan.discriminator
+    assert discriminator is not None
+    image, labels = session.images(1).to(discriminator.device), session.labels(range(1), "discriminator")
+    with borrowed(discriminator.module):
+        cost = survey(discriminator.module, lambda _net, x: discriminator(x, labels), image).effort
+    windows = (effort.windows + 1) ** 2
+    runs = {"kernel-shap": effort.perturbations, "lime": effort.perturbations, "occlusion": windows}
+    kept = list(methods)
+    for name in runs:
+        if cost * images * sum(runs.get(method, effort.steps) for method in kept) > AFFORDABLE:
+            kept = [method for method in kept if method != name] or kept
+    return tuple(kept)
+
+
 def _similarity(found: Attribution, other: Attribution) -> float:
     correlation = rank_correlation(found.maps[: len(other.maps)], other.maps.nan_to_num())
     return float(correlation.abs().mean())
 
 
-def gradient_times_input(discriminator: Discriminator, images: Tensor) -> Tensor:
+def gradient_times_input(discriminator: Discriminator, images: Tensor, labels: Tensor | None = None) -> Tensor:
     """∂score/∂x · x summed over colours, one backward pass: float32 [N, H, W]; zeros where the score has no gradient."""
     with borrowed(discriminator.module):
         start = images.detach().to(discriminator.device).requires_grad_(True)
-        scores = discriminator(start)
+        scores = judge(discriminator, labels, start)
         if not scores.requires_grad:
             return torch.zeros(len(images), *images.shape[2:])
         gradient = torch.autograd.grad(scores.sum(), start, allow_unused=True)[0]

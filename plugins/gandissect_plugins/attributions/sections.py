@@ -31,13 +31,19 @@ from gandissect.trust import adjusted
 from gandissect_plugins.attributions.checks import SIMILAR
 from gandissect_plugins.attributions.latent import (
     AREAS_FROM,
+    LEAST,
     LatentAttribution,
     LatentEffort,
     attribute_all_latents,
     known_properties,
 )
 from gandissect_plugins.attributions.methods import METHODS, Effort, Method
-from gandissect_plugins.attributions.pixels import AttributionCheck, ScoreExplained, check_attributions
+from gandissect_plugins.attributions.pixels import (
+    AttributionCheck,
+    ScoreExplained,
+    affordable_methods,
+    check_attributions,
+)
 
 REFERENCES = (
     Reference("Sundararajan, Taly & Yan", 2017, "Axiomatic Attribution for Deep Networks", "ICML"),
@@ -70,7 +76,7 @@ needs deletion, similarity, and a discriminator that tells images from their scr
 shuffled copies do. Grey holes are no natural images."""
 LATENTS = """\
 Around single samples the latent is perturbed and a linear model of the property is fitted (LIME); its R² is \
-measured on perturbations that it has not seen. *Ablation* sets one coordinate to 0, the mean of the prior. \
+measured on perturbations that it has not seen. *Ablation* sets one coordinate to the mean of the prior. \
 *Agreement* is the correlation of what the linear model predicts for each ablation with what it does. \
 *Moving* takes the top three coordinates of a sample by one standard deviation in the direction that should \
 raise the property, beside three random ones. *Share* is the part of the squared slope that one coordinate \
@@ -92,6 +98,23 @@ class AttributionOptions:
     perturbations: int = option(144, "perturbed images per sample for LIME and KernelShap")
     latents: int = option(6, "samples around which coordinates of the latent are tried; 0 leaves that section out")
     concepts: int = option(3, "concepts whose area is explained by coordinates, beside the measured properties")
+
+
+TOO_LARGE = (
+    "needs hundreds of images around each sample, and one image of this generator costs too much for that (in Python: "
+    "attribute_all_latents)"
+)
+
+
+def _spared(session: Session, effort: LatentEffort) -> str:
+    """A sentence on what was left out because the generator is large."""
+    size = session.gan.generator.latent.size
+    if effort.coordinates >= size and effort.perturbations >= min(768, max(LEAST, 3 * size)):
+        return ""
+    return (
+        f"This generator is large: around each sample {effort.perturbations} perturbed images were made, and "
+        f"{effort.coordinates} of {size} coordinates, drawn at random, were set to the mean."
+    )
 
 
 class Attributions(Analyzer):
@@ -129,27 +152,34 @@ class Attributions(Analyzer):
         images = session.images(min(options.images, session.n))
         methods = [cast(Method, method) for method in options.methods]
         effort = Effort(steps=options.steps, perturbations=options.perturbations)
-        found = check_attributions(session, images, methods, effort=effort, shuffles=options.shuffles)
-        return pixel_section(title, found)
+        kept = affordable_methods(session, methods, len(images), effort)
+        dropped = ", ".join(NAMES[method] for method in methods if method not in kept)
+        note = f"This discriminator is large: {dropped} would take very long and were left out." if dropped else ""
+        found = check_attributions(session, images, kept, effort=effort, shuffles=options.shuffles)
+        return pixel_section(title, found, [session.sample_name(i) for i in range(len(images))], note)
 
     def _latents(self, session: Session, options: AttributionOptions) -> Section:
+        title = "Which latent coordinates a property comes from"
+        missing = Needs(latent_vector=True).missing(session)
+        if missing:
+            return Section(title, status="skipped", summary=missing)
         properties = known_properties(session, options.concepts)
-        effort = LatentEffort(samples=options.latents)
+        effort = LatentEffort(samples=options.latents).fitted(session)
+        if effort is None:
+            return Section(title, status="skipped", summary=TOO_LARGE)
         found = attribute_all_latents(session, properties, effort=effort)
-        return latent_section(
-            "Which latent coordinates a property comes from", found, session.gan.generator.latent.name
-        )
+        return latent_section(title, found, session.gan.generator.latent.name, note=_spared(session, effort))
 
 
-def pixel_section(title: str, found: ScoreExplained) -> Section:
-    """Maps per method, curves, and the table of checks."""
-    blocks: list[Block] = []
+def pixel_section(title: str, found: ScoreExplained, names: Sequence[str], note: str = "") -> Section:
+    """Maps per method, curves, and the table of checks; ``names`` are what the images are called."""
+    blocks: list[Block] = [Text(note)] if note else []
     if found.silent.any():
         blocks.append(Text(_silence(found.silent, found.scores)))
     if not found.checks:
         summary = "The score does not respond: its gradient is 0 on all images, so there is nothing to attribute."
         return Section(title, *blocks, summary=summary, meaning=PIXELS, references=REFERENCES)
-    labels = tuple(f"sample {i}, score {score:.2f}" for i, score in enumerate(found.scores.tolist()))
+    labels = tuple(f"{name}, score {score:.2f}" for name, score in zip(names, found.scores.tolist(), strict=True))
     blocks += [_overlay(found.images, check, labels) for check in found.checks]
     blocks += [_table(found.checks), _lines(found.checks)]
     passed = [check for check in found.checks if check.sound]
@@ -260,12 +290,13 @@ def _finding(check: AttributionCheck, passed: int, methods: int) -> Finding:
     return Finding(_sentence(check), trust, weight=0.4)
 
 
-def latent_section(title: str, found: Sequence[LatentAttribution], space: str) -> Section:
+def latent_section(title: str, found: Sequence[LatentAttribution], space: str, *, note: str = "") -> Section:
     """The table of properties and bars of the coordinates that matter most."""
     ps = adjusted([row.special for row in found])
     special = {row.name: float(p) for row, p in zip(found, ps, strict=True) if row.single and p < 0.05}
     order = sorted(found, key=lambda row: (row.name not in special, -float(row.r2.median())))
-    blocks: list[Block] = [_latent_table(found, space)]
+    blocks: list[Block] = [Text(note)] if note else []
+    blocks.append(_latent_table(found, space))
     blocks += [_bars(row, space) for row in order[:3]]
     findings = [_latent_finding(row, special[row.name], space) for row in found if row.name in special]
     summary = (
@@ -316,9 +347,12 @@ def _bars(row: LatentAttribution, space: str) -> Bar:
     places = row.order[:12]
     names = [f"{space}[{place}]" for place in places]
     lime = row.slopes.abs().mean(0)[places].tolist()
-    ablation = row.ablation.abs().mean(0)[places].tolist()
+    ablation = row.ablation.abs().mean(0)
+    series = [Series("LIME: per standard deviation", names, lime)]
+    if not ablation.isnan().any():
+        series.append(Series("ablation: set to the mean", names, ablation[places].tolist()))
     return Bar(
-        (Series("LIME: per standard deviation", names, lime), Series("ablation: set to 0", names, ablation)),
+        tuple(series),
         x_label="coordinate",
         y_label=f"mean |change| of {row.name}",
         alt=f"how much single coordinates of {space} change {row.name}",

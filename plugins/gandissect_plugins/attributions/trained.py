@@ -20,15 +20,34 @@ TRAINED = 0.02
 """p up to which a discriminator counts as trained: 2 of 100 random ones do."""
 
 
-def score_all(discriminator: Discriminator, images: Tensor) -> Tensor:
-    """Logits of any images float32 [N, C, H, W], in chunks and without gradients: float32 [N] on the CPU."""
+def judge(discriminator: Discriminator, labels: Tensor | None, images: Tensor) -> Tensor:
+    """Logits of images float32 [N, C, H, W] whose classes int64 [M] go round (N images are M, or M several times over)."""
+    if labels is None:
+        return discriminator(images)
+    rounds = -(-len(images) // max(len(labels), 1))
+    return discriminator(images, labels.repeat(rounds)[: len(images)].to(images.device))
+
+
+def score_all(discriminator: Discriminator, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Logits of any images float32 [N, C, H, W], in chunks and without gradients: float32 [N] on the CPU.
+
+    ``labels`` int64 [M] are the classes of the first M images, the next M and so on, for discriminators that take any.
+    """
+    step = CHUNK if labels is None else max(1, CHUNK // len(labels)) * len(labels)
     with borrowed(discriminator.module), torch.no_grad():
-        chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
-        parts = [discriminator(chunk.to(discriminator.device)).cpu() for chunk in chunks]
+        chunks = [images[start : start + step] for start in range(0, len(images), step)]
+        parts = [judge(discriminator, labels, chunk.to(discriminator.device)).cpu() for chunk in chunks]
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
-def trained_p(discriminator: Discriminator, images: Tensor, copies: int, rng: np.random.Generator) -> float:
+def trained_p(
+    discriminator: Discriminator,
+    images: Tensor,
+    copies: int,
+    rng: np.random.Generator,
+    *,
+    labels: Tensor | None = None,
+) -> float:
     """p that shuffled weights tell ``images`` from the same pixels in random order as well as the discriminator does.
 
     The statistic is the effect size |mean difference| / √(sum of the variances) between the scores of the images and of
@@ -41,17 +60,18 @@ def trained_p(discriminator: Discriminator, images: Tensor, copies: int, rng: np
         images: float32 [N, C, H, W] in [-1, 1].
         copies: with shuffled weights; 1 comes back without any.
         rng: for the order of pixels and weights.
+        labels: int64 [N], the classes of the images, for discriminators that take any.
     """
     if not copies:
         return 1.0
     scrambled = torch.stack([_scramble(image, rng) for image in images])
     both = torch.cat([images, scrambled])
-    observed = _difference(discriminator, both)
+    observed = _difference(discriminator, both, labels)
     null = []
     for _ in range(copies):
-        run = partial(discriminator, both[:2].to(discriminator.device))
+        run = partial(judge, discriminator, labels, both[:2].to(discriminator.device))
         with borrowed(discriminator.module), shuffled_weights(discriminator.module, rng, run):
-            null.append(_difference(discriminator, both))
+            null.append(_difference(discriminator, both, labels))
     return exceeds(observed, null)
 
 
@@ -60,7 +80,7 @@ def _scramble(image: Tensor, rng: np.random.Generator) -> Tensor:
     return image.flatten(1)[:, order].view_as(image)
 
 
-def _difference(discriminator: Discriminator, both: Tensor) -> float:
-    whole, scrambled = score_all(discriminator, both).chunk(2)
+def _difference(discriminator: Discriminator, both: Tensor, labels: Tensor | None) -> float:
+    whole, scrambled = score_all(discriminator, both, labels).chunk(2)
     spread = float((whole.var() + scrambled.var()).sqrt()) if len(whole) > 1 else 0.0
     return abs(float((whole - scrambled).mean())) / spread if spread > 0 else 0.0

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-from gandissect.analyzer import Analyzer
+from gandissect.analyzer import Analyzer, Needs
 from gandissect.blocks import Section
 from gandissect.errors import NoSuchCapability
 from gandissect.options import option
@@ -25,6 +25,8 @@ from .unlabelled_section import unlabelled_section
 from .walk_sections import arithmetic_section, interpolation_section, sweep_section
 
 LARGEST_LATENT = 2048
+FEWEST_SEEDS = 4
+"""Fresh samples that effects are measured on at least."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,22 @@ class DirectionOptions:
     strips: int = option(6, "strips of pictures in each section")
 
 
+def _affordable(session: Session, options: DirectionOptions) -> tuple[int, int]:
+    """(samples that effects are measured on, strips): fewer for a generator whose images cost much."""
+    directions = (
+        3 * options.baseline + 4 * options.count + 20
+    )  # of properties, of concepts with half the samples, probes
+    affordable = session.affordable(directions * options.seeds)
+    seeds = max(FEWEST_SEEDS, affordable // directions)
+    return min(seeds, options.seeds), options.strips if seeds >= options.seeds else min(options.strips, 2)
+
+
 class LatentDirections(Analyzer):
     """Probes, GANSpace and SeFa against random directions; coordinates, interpolation, arithmetic."""
 
     name = "directions"
     order = 450
+    needs = Needs(latent_vector=True)
     references = (HARKONEN, SHEN_ZHOU, SHEN)
     Options: ClassVar[type] = DirectionOptions
 
@@ -74,14 +87,18 @@ class LatentDirections(Analyzer):
                 "Latent directions", summary=f"needs {what}; here {size} and {n} (--samples N)", status="skipped"
             )
             return
-        rulers = property_rulers(session, n, options.seeds)
-        concepts = concept_rulers(session, n, options.concepts, max(2, options.seeds // 2))
+        seeds, strips = _affordable(session, options)
+        note = (
+            "" if seeds == options.seeds else f"This generator is large: effects are measured on {seeds} fresh samples."
+        )
+        rulers = property_rulers(session, n, seeds)
+        concepts = concept_rulers(session, n, options.concepts, max(2, seeds // 2))
         baseline = random_baseline(session, rulers, options.baseline)
         of_concepts = random_baseline(session, concepts, options.baseline if concepts.names else 0)
         probes = find_probes(session, n, rulers, concepts, (baseline, of_concepts))
-        yield probe_section(session, probes, options.strips)
+        yield probe_section(session, probes, strips, note)
         found, missing = self._unlabelled(session, n)
-        yield unlabelled_section(session, found, missing, rulers, baseline, options.strips)
+        yield unlabelled_section(session, found, missing, rulers, baseline, strips)
         yield sweep_section(session)
         yield interpolation_section(session)
         yield arithmetic_section(session, n, rulers, concepts)

@@ -147,8 +147,8 @@ class Effects:
 
 
 def prior_sigma(session: Session) -> float:
-    """Standard deviation of a sample along any unit direction: 1 for a normal prior, 1/√3 for a uniform one."""
-    return 1.0 if session.gan.generator.latent.prior == "normal" else 3**-0.5
+    """Standard deviation of a sample along any unit direction: 1 for a normal prior, 1/√3 for U(−1, 1)."""
+    return sampling.prior_moments(session.gan.generator.latent)[1]
 
 
 def random_directions(count: int, size: int, rng: np.random.Generator) -> Matrix:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gandissect.blocks import Bar, Block, Finding, Section, Series, Strip, Table, Trust, to_uint8
+from gandissect.blocks import Bar, Block, Finding, Section, Series, Strip, Table, Text, Trust, to_uint8
 from gandissect.session import Session
 from gandissect.trust import adjusted
 
@@ -111,13 +111,13 @@ def find_probes(
     return out
 
 
-def probe_section(session: Session, probes: Sequence[Probed], strips: int) -> Section:
+def probe_section(session: Session, probes: Sequence[Probed], strips: int, note: str = "") -> Section:
     """The table of all probes, their effects beside random ones, and strips of those that passed."""
     if not probes:
         why = "needs samples that differ: no measured property varies over them (--samples N makes more)"
         return Section("Directions of measured properties", summary=why, status="skipped", meaning=MEANING)
     passed = sorted((item for item in probes if item.passed), key=lambda item: -item.change)
-    blocks: list[Block] = [_effect_bars(probes), _table(probes)]
+    blocks: list[Block] = [*([Text(note)] if note else []), _effect_bars(probes), _table(probes)]
     blocks += [_strip(session, item) for item in passed[:strips]]
     blocks.append(_random_strip(session))
     summary = f"{len(passed)} of {len(probes)} measured properties and concepts have a direction that beats random directions."

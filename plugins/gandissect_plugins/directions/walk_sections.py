@@ -34,13 +34,16 @@ SHOWN = 128
 def sweep_section(session: Session) -> Section:
     """What each coordinate does on its own, and those that do nothing."""
     found = sweep(session)
-    size, count = len(found.change), len(found.unused)
+    size, count, every = len(found.change), len(found.unused), session.gan.generator.latent.size
+    names = [f"z{i}" for i in found.tried]
     order = [int(i) for i in np.argsort(-found.change, kind="stable")]
     total = float(found.change.sum())
     half = int(np.searchsorted(np.cumsum(found.change[order]), total / 2)) + 1 if total > 0 else 0
     shown = range(size) if size <= SHOWN else sorted(order[:SHOWN])
-    bars = Series("change", [f"z{i}" for i in shown], [float(found.change[i]) for i in shown])
+    bars = Series("change", [names[i] for i in shown], [float(found.change[i]) for i in shown])
     left_out = "" if size <= SHOWN else f" The {SHOWN} coordinates with the largest change of {size}."
+    if size < every:
+        left_out += f" This generator is large: {size} of {every} coordinates were tried, evenly spaced."
     bar = Bar(
         (bars,),
         "coordinate of the latent",
@@ -53,13 +56,13 @@ def sweep_section(session: Session) -> Section:
         tested = f"the image from −2σ to +2σ on {found.seeds} fresh samples: no pixel moves by half a grey level of 256"
         text = f"{count} of {size} latent coordinates change nothing in the image."
         findings.append(Finding(text, Trust(f"measured · {found.seeds} samples", tested), min(1.0, 0.3 + count / size)))
-    rows = [(f"z{i}", float(found.change[i]), float(found.largest[i])) for i in order[:10]]
+    rows = [(names[i], float(found.change[i]), float(found.largest[i])) for i in order[:10]]
     table = Table(("coordinate", "mean pixel change", "largest"), rows, caption="The ten coordinates that change most.")
     summary = f"{count} of {size} coordinates are unused; half of all change comes from {half}."
-    names = ", ".join(f"z{i}" for i in found.unused[:40])
+    listed = ", ".join(f"z{i}" for i in found.unused[:40])
     blocks: list[Block] = [bar, table]
     if count:
-        blocks.append(Table(("unused coordinates",), [(names + (" …" if count > 40 else ""),)]))
+        blocks.append(Table(("unused coordinates",), [(listed + (" …" if count > 40 else ""),)]))
     return Section("Latent coordinates", *blocks, summary=summary, findings=findings, meaning=_ALONE)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
-from gandissect.analyzer import Analyzer, Needs
+from gandissect.analyzer import Analyzer, Needs, left_out
 from gandissect.blocks import Reference, Section
 from gandissect.options import option
 from gandissect.paired import BitsResult, BitsSpec
@@ -17,11 +17,13 @@ from gandissect.session import Session, Want
 from gandissect.streams import Masks
 
 from .dissect import Dissection, dissect, dissection_wants
-from .effects import CausalTests, Plan, causal_tests
+from .effects import RANDOM_SETS, CausalTests, Plan, causal_tests
 from .gallery import unit_gallery
 from .overlap import presence
 from .sections import causality, matrix, overview, units_section
 
+LEAST_SAMPLES = 16
+"""Samples in which units are switched off, where the generator is large."""
 NOTHING_FOUND = "No concept was found in any unit, so there is nothing to switch off."
 
 
@@ -29,7 +31,9 @@ NOTHING_FOUND = "No concept was found in any unit, so there is nothing to switch
 class DissectionOptions:
     """What can be set."""
 
-    layers: tuple[str, ...] = option((), "layers to dissect; the main ones where empty, every one for 'all'")
+    layers: tuple[str, ...] = option(
+        (), "layers to dissect; the main ones where empty (12, spread over depth), every one for 'all'"
+    )
     quantile: float = option(0.01, "fraction of a unit's cells that count as active (2019: 0.005, 2020: 0.01)")
     resolution: Literal["cell", "image"] = option("cell", "compare on the layer's grid, or upsampled in a second pass")
     fdr: float = option(0.05, "false-discovery rate over all units, concepts and layers")
@@ -82,7 +86,11 @@ class DissectionAnalyzer(Analyzer):
             resolution=chosen.resolution,
         )
         tests, why_not = self._causal(session, result)
-        yield overview(result, tests)
+        note = ""
+        if not chosen.layers:
+            main = len(session.gan.generator.main_layers())
+            note = left_out(len(result.layers), main, "--set dissection.layers=NAME,NAME takes others")
+        yield overview(result, tests, note)
         gallery = unit_gallery(session, result, tests, cards=chosen.cards, examples=chosen.examples)
         if gallery.cards:
             yield units_section(result, gallery)
@@ -103,6 +111,9 @@ class DissectionAnalyzer(Analyzer):
             return none, "The layers of this format cannot be edited."
         chosen = self._set
         masks = cast(BitsResult, session[Want((Masks(),), BitsSpec(), result.n)])
-        plan = Plan(chosen.causal_samples, chosen.causal_units, chosen.causal_concepts, chosen.set_size)
+        runs = chosen.causal_units + chosen.causal_concepts * (1 + RANDOM_SETS)
+        each = session.affordable(runs * chosen.causal_samples) // max(runs, 1)  # fewer for a large generator
+        samples = min(chosen.causal_samples, max(LEAST_SAMPLES, each))
+        plan = Plan(samples, chosen.causal_units, chosen.causal_concepts, chosen.set_size)
         tests = causal_tests(session, result, plan, presence(masks))
         return tests, "" if tests.concepts else NOTHING_FOUND

@@ -134,7 +134,7 @@ class Baseline:
 
 def baseline(session: Session, indices: Sequence[int]) -> Baseline:
     """The unedited samples ``indices`` and the concept areas in them."""
-    latents = session.latents(max(indices) + 1)[list(indices)]
+    latents = session.latents_at(indices)
     images = session.generate(latents, labels=session.labels(indices))
     areas = concept_areas(session.segment(images, list(indices)))
     return Baseline(tuple(indices), latents, images, areas, _bootstrap(len(indices), session.rng("ablation")))

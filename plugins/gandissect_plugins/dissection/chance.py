@@ -7,6 +7,7 @@ benjamini_hochberg(p)                                                # float64, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,8 @@ def shuffled_overlaps(active: ActiveCells, areas: Tensor, *, rng: np.random.Gene
     another one in the same cells, so how often a concept occurs and where stay as they are. All shifts of one order
     together with no shift are a group of permutations of exchangeable samples, so the rank of the true overlap among
     them is an exact test. The overlaps of all shifts are one cross-correlation along the samples, taken through
-    Fourier transforms.
+    Fourier transforms; or, where that touches fewer numbers (few samples of large maps), every sample meets the masks of
+    every other one once and each order adds up those pairs.
 
     References:
         Phipson & Smyth 2010, Permutation P-values Should Never Be Zero; Hemerik & Goeman 2018, Exact testing with random
@@ -82,7 +84,40 @@ def shuffled_overlaps(active: ActiveCells, areas: Tensor, *, rng: np.random.Gene
         return torch.zeros(0, active.units, areas.shape[2])
     rounds = -(-draws // (active.samples - 1))
     orders = [torch.from_numpy(rng.permutation(active.samples)) for _ in range(rounds)]
+    if _pairs_pay(active, areas.shape[2], rounds):
+        return _shifts_of_pairs(active, areas, orders)
     return torch.cat([_all_shifts(active, areas, order) for order in orders])
+
+
+def _pairs_pay(active: ActiveCells, concepts: int, rounds: int) -> bool:
+    """Whether :func:`_shifts_of_pairs` touches fewer numbers than a transform for each order."""
+    n, both = active.samples, active.units * concepts
+    pairs = len(active.unit) * n * concepts + 4 * rounds * n * n * both
+    transforms = rounds * active.cells * n * (8 * (active.units + concepts) + both / 2)
+    return pairs < transforms
+
+
+def _shifts_of_pairs(active: ActiveCells, areas: Tensor, orders: Sequence[Tensor]) -> Tensor:
+    """The overlaps of :func:`_all_shifts` for every order: float32 [rounds * (n - 1), U, K]."""
+    n, concepts = active.samples, areas.shape[2]
+    by_cell = areas.transpose(0, 1).reshape(active.cells, n * concepts)
+    places = torch.arange(n)
+    partners = [order[(places[:, None] + places[1:]) % n] for order in orders]  # [n, n - 1]
+    step = max(1, _BYTES // (8 * n * n * concepts))
+    parts = []
+    for start in range(0, active.units, step):
+        few = active.select(torch.arange(start, min(start + step, active.units)))
+        pairs = _pairs(few, by_cell).reshape(few.units, n, n, concepts)
+        shifted = [pairs[:, order[:, None], partner].sum(1) for order, partner in zip(orders, partners, strict=True)]
+        parts.append(torch.cat(shifted, 1))
+    return torch.cat(parts).transpose(0, 1)
+
+
+def _pairs(active: ActiveCells, by_cell: Tensor) -> Tensor:
+    """Area of each concept of each sample under each unit's active cells in each sample: float32 [U * n, n * K]."""
+    rows, order = (active.unit * active.samples + active.sample).sort()
+    starts = torch.searchsorted(rows, torch.arange(active.units * active.samples))
+    return torch.nn.functional.embedding_bag(active.cell[order], by_cell, starts, mode="sum")
 
 
 def _all_shifts(active: ActiveCells, areas: Tensor, order: Tensor) -> Tensor:

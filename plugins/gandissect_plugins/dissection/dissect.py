@@ -16,6 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from gandissect.analyzer import spread
 from gandissect.concepts import LOW_LEVEL, Concept
 from gandissect.errors import NoSuchCapability, UsageError
 from gandissect.gan import Gan, LayerInfo
@@ -30,6 +31,8 @@ from .floors import correlation_floor, iou_floors
 from .overlap import above_threshold, active_with_category, cell_areas, iou, presence
 from .pixels import at_image_resolution
 
+MOST_LAYERS = 12
+"""Main layers that are dissected where none are named."""
 SUPPORT = 1e-4  # a concept that covers less of all cells, or is in fewer than MIN_SAMPLES samples, is absent
 MIN_SAMPLES = 3
 _CONCEPT_BYTES = 128 * 2**20  # of cell areas held at once
@@ -211,10 +214,10 @@ class _Plan:
 
 
 def chosen_layers(gan: Gan, layers: Sequence[str] | None) -> tuple[LayerInfo, ...]:
-    """The named layers of the generator, "all" of them, or its main ones."""
+    """The named layers of the generator, "all" of them, or its main ones (at most ``MOST_LAYERS``, spread over depth)."""
     generator = gan.generator
     if not layers:
-        return generator.main_layers()
+        return spread(generator.main_layers(), MOST_LAYERS)
     if tuple(layers) == ("all",):
         return generator.layers
     return tuple(generator.layer(name) for name in layers)

@@ -40,9 +40,11 @@ def unit_gallery(session: Session, result: Dissection, tests: CausalTests, *, ca
     samples = {row: top_samples(result.table(row.layer), row.unit, examples) for row in rows}
     needed = sorted({index for found in samples.values() for index in found})
     images = _images(session, needed)
+    names = {index: session.sample_name(index) for index in needed}
     full = max([row.iou for row in rows] + [1e-6])
     made = tuple(
-        _card(row, result, samples[row], images, tests.units.get((row.layer, row.unit)), min(1.0, full)) for row in rows
+        _card(row, result, samples[row], images, tests.units.get((row.layer, row.unit)), min(1.0, full), names)
+        for row in rows
     )
     alt = f"{len(made)} units with the samples that excite them most; the region above the unit's threshold is lit."
     return Gallery(
@@ -59,7 +61,7 @@ def _images(session: Session, indices: Sequence[int]) -> dict[int, Tensor]:
     """Sample index -> float32 [C, H, W]."""
     if not indices:
         return {}
-    latents = session.latents(max(indices) + 1)[list(indices)]
+    latents = session.latents_at(indices)
     images = session.generate(latents, labels=session.labels(indices))
     return dict(zip(indices, images, strict=True))
 
@@ -75,7 +77,8 @@ def lit_region(table: LayerTable, unit: int, sample: int, size: tuple[int, int])
 
 
 def _card(
-    row: UnitLabel, result: Dissection, samples: Sequence[int], images: dict[int, Tensor], effect: Effect | None, full: float
+    row: UnitLabel, result: Dissection, samples: Sequence[int], images: dict[int, Tensor], effect: Effect | None, full: float,
+    names: dict[int, str],
 ) -> Card:  # fmt: skip
     table = result.table(row.layer)
     category = next(concept.category for concept in result.concepts if concept.name == row.concept)
@@ -94,7 +97,7 @@ def _card(
         sort=sort,
         facets={"layer": row.layer, "concept": row.concept, "category": category, "found by": _test(row)},
         trust=_trust(row, result),
-        image_labels=tuple(_image_label(table, row.unit, sample) for sample in samples),
+        image_labels=tuple(_image_label(table, row.unit, sample, names[sample]) for sample in samples),
     )
 
 
@@ -119,9 +122,9 @@ def _strip(table: LayerTable, unit: int, samples: Sequence[int], images: dict[in
     return np.stack(pictures) if pictures else np.zeros((0, 1, 1, 3), np.uint8)
 
 
-def _image_label(table: LayerTable, unit: int, sample: int) -> str:
+def _image_label(table: LayerTable, unit: int, sample: int, name: str) -> str:
     largest = table.tail.values[unit][table.tail.samples[unit] == sample][0]
-    return f"sample {sample}, activation {float(largest):.3g}"
+    return f"{name}, activation {float(largest):.3g}"
 
 
 def _trust(row: UnitLabel, result: Dissection) -> Trust:

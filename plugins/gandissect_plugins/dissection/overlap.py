@@ -37,7 +37,8 @@ def cell_areas(masks: BitsResult, height: int, width: int, concepts: slice = sli
     areas = torch.empty(len(masks), height * width, count)
     for start in range(0, len(masks), _CHUNK):
         chosen = masks.unpack(start, start + _CHUNK)[:, concepts].float()
-        pooled = F.adaptive_avg_pool2d(chosen, (height, width))
+        whole = chosen.shape[2:] == (height, width)
+        pooled = chosen if whole else F.adaptive_avg_pool2d(chosen, (height, width))
         areas[start : start + _CHUNK] = pooled.flatten(2).transpose(1, 2)
     return areas
 

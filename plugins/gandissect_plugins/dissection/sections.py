@@ -67,7 +67,7 @@ def few(count: float) -> str:
     return f"{count:.1f}" if count >= 0.1 else "fewer than 0.1"
 
 
-def overview(result: Dissection, tests: CausalTests) -> Section:
+def overview(result: Dissection, tests: CausalTests, note: str = "") -> Section:
     """How many units follow which concepts, per layer, beside what chance explains."""
     found = result.found()
     if found:
@@ -77,7 +77,8 @@ def overview(result: Dissection, tests: CausalTests) -> Section:
         )
     else:
         summary = f"None of {result.units} units follows a concept beyond chance and the floor of overlap."
-    blocks: list[Block] = [_counts_table(result)] if result.layers else []
+    blocks: list[Block] = [Text(note)] if note else []
+    blocks += [_counts_table(result)] if result.layers else []
     blocks += _histograms(result)
     blocks += [Text(line) for line in (_absent(result), _too_large(result)) if line]
     value: dict[str, Json] = {layer: dict(named) for layer, named in result.layer_concepts().items()}

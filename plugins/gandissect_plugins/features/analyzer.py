@@ -58,7 +58,7 @@ class FeatureSpace(Analyzer):
 
     def wants(self, session: Session) -> Iterable[Want]:
         options = cast(FeatureOptions, self.options)
-        spaces = layer_spaces(session.gan)
+        spaces = layer_spaces(session.gan, options.layers)
         yield from (space.want(min(session.n, options.samples)) for space in spaces)
         yield from _about_samples(session, session.n, session.n, real=False)
         if session.real is not None:
@@ -68,7 +68,7 @@ class FeatureSpace(Analyzer):
 
     def run(self, session: Session) -> Iterator[Section]:
         options = cast(FeatureOptions, self.options)
-        spaces = layer_spaces(session.gan)
+        spaces = layer_spaces(session.gan, options.layers)
         yield maps_section(self._mapped(session, spaces, options), options.methods, session)
         yield told_apart_section(session, spaces, options.samples, options.concepts)
 

@@ -14,7 +14,7 @@ from gandissect.concepts import telling_first
 from gandissect.session import Session
 
 from .embedding import METHODS, TITLES, Embedding
-from .spaces import Space, brightness, thumbnails
+from .spaces import MOST_LAYERS, Space, brightness, thumbnails
 
 MEANING = """
 Each point is a sample, placed by what one layer says about it. Points that are near are alike to that layer.
@@ -71,7 +71,7 @@ def sample_cloud(session: Session, points: int, *, real: bool, side: int) -> Clo
     images = session.images(ours)
     if theirs:
         images = torch.cat([images, session.real_images(theirs)])
-    labels = (*(f"sample {i}" for i in range(ours)), *(f"real {i}" for i in range(theirs)))
+    labels = (*(session.sample_name(i) for i in range(ours)), *(f"real {i}" for i in range(theirs)))
     pictures = to_uint8(thumbnails(images, min(48, max(8, side))))
     return Cloud(ours, theirs, pictures, labels, _colourings(session, images, ours, theirs))
 
@@ -96,6 +96,7 @@ def maps_section(mapped: Sequence[Mapped], methods: Sequence[str], session: Sess
     """All maps: the layers with more than one in the open, the others folded."""
     rich = {item.space for item in mapped if item.embedding.method != "pca" or item.embedding.points.shape[1] == 3}
     blocks: list[Block] = [Text(_fitted_text(mapped, methods, session))]
+    blocks += [Text(sentence) for sentence in _left_out(session)]
     blocks += [_scatter(item) for item in mapped if item.space in rich]
     rest = tuple(_scatter(item, 4) for item in mapped if item.space not in rich)
     if rest:
@@ -134,6 +135,18 @@ def _fitted_text(mapped: Sequence[Mapped], methods: Sequence[str], session: Sess
         parts.append("No real images were given; `--data FOLDER` puts them into the same maps.")
     parts.append("`features.layers` chooses the layers that get every method.")
     return " ".join(parts)
+
+
+def _left_out(session: Session) -> list[str]:
+    """A sentence for each network of which some main layers were not looked at."""
+    gan = session.gan
+    networks = [gan.generator, *([gan.discriminator] if gan.discriminator is not None else [])]
+    counts = [(network.role, len(network.main_layers())) for network in networks]
+    return [
+        f"Of the {role} {MOST_LAYERS} of {count} main layers, spread over depth."
+        for role, count in counts
+        if count > MOST_LAYERS
+    ]
 
 
 def _scatter(item: Mapped, colourings: int = 20) -> Scatter:

@@ -6,6 +6,7 @@ gather(session, spaces[0], 400)                          # float64 [400, D]
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gandissect.analyzer import spread
 from gandissect.gan import Gan
 from gandissect.properties import luminance
 from gandissect.reducers import KeepSpec
@@ -24,6 +26,8 @@ from .embedding import Floats
 SMALL = 1024
 """A layer of at most so many numbers is taken as it is; of a larger one each unit's mean over the map."""
 PIXELS = "pixels"
+MOST_LAYERS = 12
+"""Main layers of a network that are looked at, spread over depth."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,17 @@ class Space:
         return Want((Activations(self.layer, self.network),), KeepSpec("float32", "" if self.flat else "mean"), n, real)
 
 
-def layer_spaces(gan: Gan) -> tuple[Space, ...]:
-    """The main layers of the generator and of the discriminator, in order of execution."""
+def layer_spaces(gan: Gan, named: Sequence[str] = ()) -> tuple[Space, ...]:
+    """The main layers of the generator and of the discriminator, in order of execution.
+
+    At most ``MOST_LAYERS`` of each, spread over depth, and those that are ``named``.
+    """
     roles: tuple[Role, ...] = ("generator",) if gan.discriminator is None else ("generator", "discriminator")
     return tuple(
         Space(role, info.name, info.channels, info.height, info.width)
         for role in roles
         for info in gan.network(role).main_layers()
+        if info.name in named or info in spread(gan.network(role).main_layers(), MOST_LAYERS)
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import adaptive_avg_pool2d
 
 from gandissect.blocks import Block, Finding, Line, Reference, Section, Series, Table, Text, Trust
 from gandissect.session import Session
@@ -17,6 +19,8 @@ from .separability import SMALLEST_GROUP, Separability, fit_and_test, prepare, s
 from .spaces import Space, gather, pixel_space
 
 RATE = 0.05
+CELLS = 16
+"""Rows and columns of the grid on which input pictures are averaged."""
 REFERENCES = (
     Reference("Lopez-Paz, D. & Oquab, M.", 2017, "Revisiting classifier two-sample tests", "ICLR"),
     Reference(
@@ -36,7 +40,7 @@ alone. 50 % is chance.
 - *Concepts*: samples are split at the median of the concept's area (at zero where most samples lack it). The line
   says in which layer the amount of a concept can be read off along one direction. A network with random weights
   shows such lines as well, so they are no finding about learning; compare layers with each other and with the
-  latent, which is the network's input.
+  latent (or the input picture), which is the network's input.
 - The band is Wilson's 95 % interval. p counts all permutations of the held-out labels (a test that cross-validation
   would make too optimistic), adjusted over all pairs.
 """
@@ -105,7 +109,7 @@ def concepts_by_layer(session: Session, spaces: Sequence[Space], n: int, limit: 
         return {}
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
 
-    features: dict[str, Floats] = {"latent": session.latents(n).numpy()}
+    features: dict[str, Floats] = _inputs(session, n)
     features |= {space.short: gather(session, space, n) for space in spaces}
     fitted = np.zeros(n, bool)
     fitted[session.rng("features: concepts").permutation(n)[: n // 2]] = True
@@ -116,6 +120,16 @@ def concepts_by_layer(session: Session, spaces: Sequence[Space], n: int, limit: 
             for concept, large in concepts
             if _both_sides(large, fitted)
         }
+
+
+def _inputs(session: Session, n: int) -> dict[str, Floats]:
+    """The network's own input as features: latents as they are, input pictures averaged on a grid as the pixels are."""
+    latent = session.gan.generator.latent
+    if latent.prior != "image" or len(latent.shape) != 3:
+        return {"latent": session.latents(n).numpy()}
+    parts = [session.latents_at(range(start, min(start + 64, n))) for start in range(0, n, 64)]
+    grids = [adaptive_avg_pool2d(part.reshape(-1, *latent.shape), CELLS).flatten(1) for part in parts]
+    return {"input": torch.cat(grids).numpy()}
 
 
 def _both_sides(large: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> bool:

@@ -62,7 +62,7 @@ def grad_cam(
         inputs: latents float32 [N, D] for a generator, images float32 [N, C, H, W] in [-1, 1] for a discriminator.
         layer: dotted name.
         target: what is explained, from the network's output (or from the layer that the target names).
-        labels: int64 [N] for class-conditional generators.
+        labels: int64 [N], the classes of the inputs, for networks that take any.
 
     References:
         Selvaraju et al. 2017, Grad-CAM, eqs. 1 and 2, without the ReLU of eq. 2.
@@ -95,9 +95,7 @@ def grad_cams(
 
 def run(network: Generator | Discriminator, inputs: Tensor, labels: Tensor | None) -> Tensor:
     """The network's output: images of latents, or scores of images."""
-    if isinstance(network, Generator):
-        return network(inputs, None if labels is None else labels.to(inputs.device))
-    return network(inputs)
+    return network(inputs, None if labels is None else labels.to(inputs.device))
 
 
 def _cams(
@@ -170,7 +168,7 @@ def without_cells(
         inputs: latents or images, N of them.
         layer: dotted name.
         cells: bool [N, h, w], True where the layer is set to 0.
-        labels: int64 [N] for class-conditional generators.
+        labels: int64 [N], the classes of the inputs, for networks that take any.
 
     Returns:
         images float32 [N, C, H, W] or scores float32 [N], on the CPU.

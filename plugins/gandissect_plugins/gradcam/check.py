@@ -41,7 +41,7 @@ class Subject:
         targets: differentiable, one for each explanation.
         measures: for each target, outputs on the CPU -> float [N]: what a deletion is measured by; it need not be differentiable.
         magnitude: for each target, cells are ordered by |map|, because the target's sign says nothing about the measure.
-        labels: int64 [N] for class-conditional generators.
+        labels: int64 [N], the classes of the inputs, for networks that take any.
     """
 
     network: Generator | Discriminator

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from gandissect.analyzer import Analyzer, Needs
+from gandissect.analyzer import Analyzer, Needs, left_out, spread
 from gandissect.blocks import Block, Cell, Finding, Overlay, Reference, Section, Table, Text, Trust, to_uint8
 from gandissect.concepts import concept_areas, telling_first
 from gandissect.errors import NoSuchCapability
@@ -58,6 +58,7 @@ class GradCamOptions:
         49, "discriminators with shuffled weights to compare with; 0 leaves out that check and its findings"
     )
     concepts: int = option(2, "concepts whose area is explained in the generator")
+    layers: int = option(6, "main layers of each network that get maps, spread over depth; 0 for all")
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,12 @@ class ConceptCams:
     checks: tuple[CamCheck, ...]
 
 
-def map_layers(network: Network) -> list[LayerInfo]:
-    """Main layers that are maps of at least 2×2 cells."""
-    return [
+def map_layers(network: Network, at_most: int = 0) -> tuple[LayerInfo, ...]:
+    """Main layers that are maps of at least 2×2 cells; ``at_most`` so many of them, spread over depth, where that is not 0."""
+    maps = [
         info for info in network.main_layers() if info.height * info.width >= 4 and min(info.height, info.width) > 1
     ]
+    return spread(maps, at_most or len(maps))
 
 
 def explain_score(
@@ -100,14 +102,15 @@ def explain_score(
     discriminator = session.gan.discriminator
     if discriminator is None:
         raise NoSuchCapability("this GAN has no discriminator; pass --discriminator FILE")
-    layers = map_layers(discriminator)
+    layers = map_layers(discriminator, chosen.layers)
     if not layers:
         return ()
     pictures = session.images(min(chosen.images, session.n)) if images is None else images
-    subject = Subject(discriminator, pictures, (Score(),), (Score(),))
+    labels = session.labels(range(len(pictures)), "discriminator")
+    subject = Subject(discriminator, pictures, (Score(),), (Score(),), labels=labels)
     names = [info.name for info in layers]
     rng = session.rng("grad-cam/score")
-    learned = trained_p(discriminator, pictures, chosen.shuffles, session.rng("grad-cam/trained"))
+    learned = trained_p(discriminator, pictures, chosen.shuffles, session.rng("grad-cam/trained"), labels=labels)
     return check_cams(subject, names, names[-1], fraction=chosen.fraction, learned=learned, rng=rng)[0]
 
 
@@ -128,7 +131,7 @@ def explain_concepts(
     areas = concept_areas(session.segment(images))
     known = [concept.name for concept in vocabulary.concepts]
     names = list(concepts) if concepts is not None else _varying(session, areas, chosen.concepts)
-    layers = map_layers(generator)
+    layers = map_layers(generator, chosen.layers)
     if not names or not layers:
         return ()
     targets = tuple(concept_target(vocabulary, name, images[:2]) for name in names)
@@ -210,7 +213,10 @@ class GradCam(Analyzer):
                 status="skipped",
                 summary="the discriminator's layers are vectors, not maps; see its pixels with --analyzers attributions",
             )
-        return score_section(title, images, checks, real=real)
+        discriminator = session.gan.discriminator
+        assert discriminator is not None
+        names = [f"image {i}" if real else session.sample_name(i) for i in range(count)]
+        return score_section(title, images, checks, real=real, names=names, note=_unseen(discriminator, options))
 
     def _concepts(self, session: Session, options: GradCamOptions) -> Section:
         title = "Where in the generator a concept comes from"
@@ -222,7 +228,17 @@ class GradCam(Analyzer):
         cams = explain_concepts(session, options=options)
         if not cams:
             return Section(title, status="skipped", summary=_nothing(session))
-        return concept_section(title, session.images(len(cams[0].areas)), cams)
+        note = _unseen(session.gan.generator, options)
+        count = len(cams[0].areas)
+        names = [session.sample_name(i) for i in range(count)]
+        return concept_section(title, session.images(count), cams, names=names, note=note)
+
+
+def _unseen(network: Network, options: GradCamOptions) -> str:
+    """A sentence on layers without maps."""
+    return left_out(
+        len(map_layers(network, options.layers)), len(map_layers(network)), "--set grad-cam.layers=0 takes all"
+    )
 
 
 def _nothing(session: Session) -> str:
@@ -231,14 +247,16 @@ def _nothing(session: Session) -> str:
     return "no concept covers 1 to 70 % of a quarter of the samples; pass others with --concepts NAME"
 
 
-def score_section(title: str, images: Tensor, checks: Sequence[CamCheck], *, real: bool) -> Section:
+def score_section(
+    title: str, images: Tensor, checks: Sequence[CamCheck], *, real: bool, names: Sequence[str], note: str = ""
+) -> Section:
     """Signed maps of the score per layer and the table of checks."""
     values = checks[0].cam.values
-    blocks: list[Block] = []
+    blocks: list[Block] = [Text(note)] if note else []
     silent = torch.stack([check.cam.silent for check in checks]).all(0)
     if silent.any():
         blocks.append(Text(_silence(silent, values)))
-    labels = [f"{'image' if real else 'sample'} {i}, score {value:.2f}" for i, value in enumerate(values.tolist())]
+    labels = [f"{name}, score {value:.2f}" for name, value in zip(names, values.tolist(), strict=True)]
     blocks += [_overlay(images, check, labels, "logits") for check in checks if _shown(check)]
     blocks.append(_table(checks, "logits"))
     best = min((check for check in checks if _compared(check)), key=lambda check: check.deletion.gain.p)
@@ -251,15 +269,18 @@ def score_section(title: str, images: Tensor, checks: Sequence[CamCheck], *, rea
     return Section(title, *blocks, summary=summary, findings=findings, meaning=MEANING, references=REFERENCES)
 
 
-def concept_section(title: str, images: Tensor, cams: Sequence[ConceptCams]) -> Section:
+def concept_section(
+    title: str, images: Tensor, cams: Sequence[ConceptCams], *, names: Sequence[str], note: str = ""
+) -> Section:
     """Maps per concept and layer and the tables of checks."""
-    blocks: list[Block] = []
+    blocks: list[Block] = [Text(note)] if note else []
     for cam in cams:
         stand_in = " (a stand-in: this concept has no differentiable score)" if cam.hard else ""
         blocks.append(
             Text(f"**{cam.concept}**: maps of the *{cam.target}*{stand_in}; deletion is measured in the area itself.")
         )
-        labels = [f"sample {i}, {100 * area:.0f} % {cam.concept}" for i, area in enumerate(cam.areas.tolist())]
+        shares = [f"{100 * area:.0f} % {cam.concept}" for area in cam.areas.tolist()]
+        labels = [f"{name}, {share}" for name, share in zip(names, shares, strict=True)]
         unit = "intensity" if cam.hard else "area"
         blocks += [_overlay(images, check, labels, unit) for check in cam.checks if _shown(check)]
         blocks.append(_table(cam.checks, "of the image"))

@@ -26,9 +26,10 @@ from gandissect.blocks import (
     Trust,
     to_uint8,
 )
-from gandissect.gan import LayerInfo, Network
+from gandissect.gan import Generator, LayerInfo, Network
 from gandissect.options import option
-from gandissect.reducers import MomentsResult, MomentsSpec
+from gandissect.reducers import KeepSpec, MomentsResult, MomentsSpec
+from gandissect.sampling import prior_words
 from gandissect.session import Activations, Images, Session, Want
 
 SATURATED = 0.999
@@ -109,8 +110,6 @@ class Overview(Analyzer):
 
     def wants(self, session: Session) -> Iterable[Want]:
         """Range of every unit, and the samples that are shown."""
-        from gandissect.reducers import KeepSpec
-
         yield Want((Images(),), KeepSpec("float32"), min(session.n, max(self.options.samples, 256)))
         for info in session.gan.generator.main_layers():
             yield _moments(info, session.n)
@@ -124,9 +123,7 @@ class Overview(Analyzer):
 
     def _samples(self, session: Session) -> Section:
         images = session.images(min(self.options.samples, session.n))
-        latent = session.gan.generator.latent
-        prior = "N(0, 1)" if latent.prior == "normal" else "U(−1, 1)"
-        labels = tuple(f"sample {index}" for index in range(len(images)))
+        labels = tuple(session.sample_name(index) for index in range(len(images)))
         alt = f"the first {len(images)} samples of seed {session.seed}"
         grid = ImageGrid(
             to_uint8(images), alt, columns=8, labels=labels, caption=f"Samples 0 to {len(images) - 1}, unselected."
@@ -134,13 +131,37 @@ class Overview(Analyzer):
         channels, height, width = session.gan.generator.image_shape
         summary = (
             f"{len(images)} unselected samples, {width}×{height} with {channels} channel{'s' if channels > 1 else ''}, "
-            f"from {latent.size} latent coordinates drawn from {prior}."
+            f"from {prior_words(session.gan.generator.latent)}{_classes(session)}."
         )
         meaning = (
             f"Sample *i* is a function of the seed ({session.seed}) and of *i* alone: sample 17 of any run with this seed, "
             "whatever its batch size or length, is the picture shown here as sample 17."
         )
-        return Section("Samples", grid, summary=summary, meaning=meaning)
+        blocks: list[Block] = [grid]
+        if session.gan.generator.latent.prior == "image":
+            meaning += (
+                " The generator turns one picture into another. The file holds no pictures, so its input is made up: "
+                "noise that has the spectrum of natural images. What it makes of real pictures may look quite different."
+            )
+            blocks += _inputs(session, min(len(images), 8))
+        return Section("Samples", *blocks, summary=summary, meaning=meaning)
+
+
+def _classes(session: Session) -> str:
+    classes = session.gan.generator.num_classes
+    return f"; sample i is of class i modulo {classes}" if classes else ""
+
+
+def _inputs(session: Session, count: int) -> list[Block]:
+    """The pictures that the first samples were made from, where they can be shown as pictures."""
+    latent = session.gan.generator.latent
+    if len(latent.shape) != 3 or latent.shape[0] not in (1, 3):
+        return []
+    low, high = latent.span
+    pictures = (session.latents(count).reshape(count, *latent.shape) - low) * (2 / (high - low)) - 1
+    labels = tuple(f"input {index}" for index in range(count))
+    alt = f"the made-up inputs of the first {count} samples"
+    return [ImageGrid(to_uint8(pictures), alt, columns=8, labels=labels, caption="The inputs of the first samples.")]
 
 
 def _opened(session: Session) -> Section:
@@ -153,6 +174,7 @@ def _opened(session: Session) -> Section:
     if rows:
         caption = "What the file does not say, what was taken instead, and why."
         blocks.append(Table(("what", "taken", "sure", "because"), rows, caption=caption))
+    blocks += [Text(sentence) for sentence in _spaces(session.gan.generator)]
     blocks += [Text(f"Note: {note}.") for note in opening.notes]
     if opening.alternatives:
         blocks.append(Text("Could also be opened by " + "; ".join(opening.alternatives) + "."))
@@ -161,13 +183,30 @@ def _opened(session: Session) -> Section:
     if unsure:
         summary += f" Assumed without proof: {', '.join(unsure)}."
     meaning = (
-        "A bare state dict holds tensors and no code: strides, padding, activations and upsampling are searched. Where the "
+        "A network of a known codebase is recognised by the names and shapes of its tensors and rebuilt as that codebase "
+        "has it; what neither says is in the table. Any other bare state dict holds tensors and no code: strides, padding, "
+        "activations and upsampling are searched. Where the "
         "network has BatchNorm layers the search is checked: in the right architecture, latents from the prior reproduce the "
         "running mean and variance that training stored in each of them. The mismatch is the Gaussian Kullback–Leibler "
         "divergence between stored and measured statistics, averaged over units and layers: below about 0.05 the "
         "reconstruction fits, above 2 something is wrong."
     )
     return Section("How it was opened", *blocks, summary=summary, meaning=meaning)
+
+
+def _spaces(generator: Generator) -> list[str]:
+    """A sentence on the spaces between latent and image, where there are any."""
+    if not generator.inner:
+        return []
+    parts = [
+        f"`{space.name}` ({'×'.join(map(str, space.shape))} numbers{', with its mean' if space.centre is not None else ''})"
+        for space in generator.inner
+    ]
+    start = f"`{generator.latent.name}` ({'×'.join(map(str, generator.latent.shape))} numbers)"
+    return [
+        f"On their way to images, latents pass from {start} through {', '.join(parts)}. "
+        "Samples are drawn in the first; truncation and noise, where the family has them, are as in the table."
+    ]
 
 
 def _architecture(session: Session) -> Section:

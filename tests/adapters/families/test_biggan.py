@@ -438,7 +438,15 @@ def test_attention_is_read_off_its_own_shapes() -> None:
     assert attention_at(tensors, "blocks.2.0", CONV1X1) is None
 
 
-@pytest.mark.parametrize("kind", ["biggan", "pretrained biggan", "resnet", "deep_conv"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("biggan", marks=pytest.mark.slow),
+        "pretrained biggan",
+        pytest.param("resnet", marks=pytest.mark.slow),
+        "deep_conv",
+    ],
+)
 @torch.no_grad()
 def test_a_damaged_generator_is_refused_in_a_sentence_or_another_one_that_runs(kind: str) -> None:
     whole = dict(SMALL[kind]().state_dict())

@@ -19,6 +19,7 @@ from gandissect_adapters.families.fast import (
 )
 from gandissect_adapters.families.fast.ops import feed_noise
 from gandissect_adapters.families.opening import rebuild_discriminator, rebuild_generator
+from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.unwrap import StateDict, find_networks
 from torch import Tensor, nn
 
@@ -212,6 +213,24 @@ def test_the_first_layer_is_normalised_over_its_outputs_also_where_it_is_square(
     assert isinstance(module, fastgan.Generator)
     z = torch.randn(2, 16)
     torch.testing.assert_close(module.init.init[0](z[:, :, None, None]), layer(z[:, :, None, None]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_the_side_of_a_square_weight_is_told_by_its_singular_vectors_where_no_family_knows_it(
+    kind: type[nn.Conv2d | nn.ConvTranspose2d],
+) -> None:
+    layer = nn.utils.spectral_norm(kind(16, 16, 3, padding=1, bias=False))
+    for _ in range(5):
+        layer(torch.randn(1, 16, 4, 4))
+    layer.eval()(torch.zeros(1, 16, 4, 4))
+    folded, _ = fold({f"up.{name}": tensor for name, tensor in layer.state_dict().items()})
+    torch.testing.assert_close(folded["up.weight"], layer.weight)
+
+
+def test_a_vector_that_fits_no_side_of_its_weight_is_refused() -> None:
+    with pytest.raises(NotOpened, match=r"no side of 'up\.weight_orig'"):
+        fold({"up.weight_orig": torch.ones(4, 4, 3, 3), "up.weight_u": torch.ones(5), "up.weight_v": torch.ones(36)})
 
 
 def test_a_list_of_another_networks_tensors_is_no_average(tmp_path: Path) -> None:

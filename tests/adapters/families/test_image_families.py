@@ -120,6 +120,7 @@ def test_a_discriminator_of_pairs_is_rebuilt_but_refused_for_single_images(share
         case.open("G.pth", "D.pth")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_strangers_encoder_decoder_opens_from_its_file_alone(shared: Path) -> None:
     folder = shared / "checkpoints" / "monet-i2i-rantony"
@@ -220,8 +221,8 @@ MADE: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "pix2pix, instance norm": (lambda: junyanz.UnetGenerator(3, (4, 6, 8, 8), 3, "instance"), 16),
     "pix2pix of PyTorch-GAN": (
         lambda: pytorch_gan_images.UnetGenerator([(3, 4), (4, 5), (5, 6)], [(6, 5), (10, 4)], (8, 3)), 16),
-    "srgan of PyTorch-GAN": (lambda: pytorch_gan_super_resolution.SrganGenerator(3, 4, 3, blocks=2, steps=1), 8),
-    "esrgan of PyTorch-GAN": (lambda: pytorch_gan_super_resolution.EsrganGenerator(3, 4, blocks=1, steps=1), 8),
+    "srgan of PyTorch-GAN": (lambda: pytorch_gan_super_resolution.srgan(3, 4, 3, blocks=2, steps=1), 8),
+    "esrgan of PyTorch-GAN": (lambda: pytorch_gan_super_resolution.esrgan(3, 4, blocks=1, steps=1), 8),
     "stargan": (lambda: pytorch_gan_images.StarGanGenerator(3, (4, 8, 16), 5, 1), 16),
     "srgan of leftthomas": (lambda: super_resolution.LeftthomasGenerator(3, 4, 1), 8),
     "esrgan": (lambda: _rrdb(super_resolution.XINNTAO, 1), 8),

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from family_golden import Golden
 from gandissect_adapters.families.family import Case, Family
+from gandissect_adapters.families.layers import minibatch_std
 from gandissect_adapters.families.opening import rebuild_generator
 from gandissect_adapters.families.style import ops as style_ops
 from gandissect_adapters.families.style import stylegan2, stylegan3, styleganxl
-from gandissect_adapters.families.style.style_generator import Mapping as MappingNetwork
-from gandissect_adapters.families.style.style_generator import StyleGenerator
+from gandissect_adapters.families.style.nvlabs import Mapping as MappingNetwork
+from gandissect_adapters.families.style.nvlabs import StyleGenerator
+from gandissect_adapters.families.style.style_network import style_spaces
 from gandissect_adapters.families.style.stylegan2_nets import Discriminator, Epilogue, Layout, SynthesisNetwork
 from gandissect_adapters.recognise.unwrap import StateDict, find_networks
 from torch import Tensor, nn
@@ -32,6 +34,8 @@ FOLDERS = {
     "nvlabs-stylegan3-r-32": STRIPPED,
     "stylegan-xl-32-stem": "best_model.pkl",
 }
+UNLIKE = ("nvlabs-stylegan2-ada-32-cond", "nvlabs-stylegan3-r-32")
+"""One of each architecture; what else there is differs in sizes and labels."""
 FAMILIES: Mapping[str, Family] = {
     "stylegan2": stylegan2.StyleGan2(),
     "stylegan3": stylegan3.StyleGan3(),
@@ -123,14 +127,16 @@ def test_styles_truncation_and_noise_are_the_recorded_ones(shared: Path, folder:
         case.equal(plain(z), "img_transform")
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize(
+    "folder", [name if name in UNLIKE else pytest.param(name, marks=pytest.mark.slow) for name in FOLDERS]
+)
 @torch.no_grad()
 def test_a_bare_state_dict_gives_the_same_images(shared: Path, folder: str) -> None:
     case = Golden.of(shared, folder)
     case.equal(rebuilt(bare(network(case)))(case["z"], *labels_of(case)), "img")
 
 
-@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+@pytest.mark.parametrize("kind", [pytest.param("pt", marks=pytest.mark.slow), "safetensors"])
 @torch.no_grad()
 def test_files_of_bare_state_dicts_open_with_their_discriminator(shared: Path, tmp_path: Path, kind: str) -> None:
     case = Golden.of(shared, "nvlabs-stylegan2-ada-32-cond")
@@ -196,8 +202,15 @@ def small_pair(architecture: str, classes: int) -> tuple[nn.Module, nn.Module]:
     return seeded(StyleGenerator(mapping, SynthesisNetwork(layout))), seeded(Discriminator(layout, epilogue, label))
 
 
-@pytest.mark.parametrize("classes", [0, 3])
-@pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
+@pytest.mark.parametrize(
+    ("architecture", "classes"),
+    [
+        ("skip", 0),
+        ("resnet", 3),
+        ("orig", 0),
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in [("skip", 3), ("resnet", 0), ("orig", 3)]),
+    ],
+)
 def test_a_stylegan2_made_here_opens_in_each_architecture(tmp_path: Path, architecture: str, classes: int) -> None:
     generator, critic = small_pair(architecture, classes)
     torch.save({"G_ema": generator.state_dict(), "D": critic.state_dict()}, tmp_path / "made.pt")
@@ -229,9 +242,7 @@ def test_inner_spaces_lead_to_the_same_truncated_image(tmp_path: Path, name: str
 @torch.no_grad()
 def test_the_centre_of_each_space_is_one_image() -> None:
     net = rebuilt(StateDict("", small_pair("skip", 0)[0].state_dict()))
-    centres = [
-        space.leave(space.centre[None], None) for space in stylegan2.inner_spaces(net) if space.centre is not None
-    ]
+    centres = [space.leave(space.centre[None], None) for space in style_spaces(net) if space.centre is not None]
     assert len(centres) == 3
     torch.testing.assert_close(centres[0], centres[1])
     torch.testing.assert_close(centres[0], centres[2])
@@ -270,7 +281,9 @@ PLAIN = ("L0_36_4", "L1_36_4", "L2_52_4", "L3_32_4", "L4_32_3")
 GROWN = ("L0_36_4", "L1_36_4", "L2_36_4", "L3_52_4", "L4_52_4", "L5_32_4", "L6_32_3")
 
 
-@pytest.mark.parametrize(("labelled", "names"), [(False, PLAIN), (True, PLAIN), (True, GROWN)])
+@pytest.mark.parametrize(
+    ("labelled", "names"), [(False, PLAIN), pytest.param(True, PLAIN, marks=pytest.mark.slow), (True, GROWN)]
+)
 def test_alias_free_weights_made_here_open(tmp_path: Path, labelled: bool, names: tuple[str, ...]) -> None:
     torch.save(alias_free(labelled, names), tmp_path / "made.pt")
     gan = gandissect.open(tmp_path / "made.pt", device="cpu")
@@ -331,9 +344,9 @@ def test_a_modulated_convolution_has_a_weight_of_its_own_for_each_sample() -> No
 
 def test_minibatch_statistics_are_of_the_samples_of_a_group() -> None:
     x = torch.randn(6, 4, 2, 2)
-    spread = style_ops.minibatch_std(x, 2, 2)[:, 4:, 0, 0]
+    spread = minibatch_std(x, 2, 2)[:, 4:, 0, 0]
     pair = torch.stack([x[1], x[4]]).reshape(2, 2, 2, 2, 2)  # samples 1 and 1 + 6 / 2; slices of the units
     torch.testing.assert_close(spread[4], pair.std(0, correction=0).mean((1, 2, 3)), rtol=1e-4, atol=1e-5)
-    neighbours = style_ops.minibatch_std(x, 2, 1, consecutive=True, unbiased=True)[:, 4, 0, 0]
+    neighbours = minibatch_std(x, 2, 1, consecutive=True, unbiased=True)[:, 4, 0, 0]
     torch.testing.assert_close(neighbours[3], x[2:4].std(0).mean(), rtol=1e-4, atol=1e-5)
-    assert style_ops.minibatch_std(x, 4, 1).shape == (6, 5, 2, 2)
+    assert minibatch_std(x, 4, 1).shape == (6, 5, 2, 2)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from family_golden import Golden
 from gandissect_adapters.families.family import Family
+from gandissect_adapters.families.layers import MinibatchStd
 from gandissect_adapters.families.opening import rebuild_generator
 from gandissect_adapters.families.progressive.akanimax import BmsgGan, ProGan
 from gandissect_adapters.families.progressive.akanimax_nets import (
@@ -31,12 +32,12 @@ from gandissect_adapters.families.progressive.genforce_pggan import (
     GenforcePgGan,
 )
 from gandissect_adapters.families.progressive.nashory import NashoryPgGan
-from gandissect_adapters.families.progressive.ops import MinibatchStd, trained_side
 from gandissect_adapters.families.progressive.rosinality_progan import (
     RosinalityDiscriminator,
     RosinalityGenerator,
     RosinalityProGan,
 )
+from gandissect_adapters.families.progressive.training import trained_side
 from gandissect_adapters.recognise.unwrap import StateDict, find_networks
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -117,7 +118,7 @@ def test_pro_gan_pytorch_gives_the_recorded_smaller_resolutions(shared: Path, si
     case.equal(scores(gan, case[f"img_{key}"]), f"d_logits_{key}")
 
 
-@pytest.mark.parametrize("kind", ["", ".dataparallel"])
+@pytest.mark.parametrize("kind", ["", pytest.param(".dataparallel", marks=pytest.mark.slow)])
 def test_bmsg_gan_gives_the_recorded_scales_and_scores(shared: Path, kind: str) -> None:
     case = Golden.of(shared, "akanimax-bmsg-gan-64")
     gan = case.open(f"GAN_GEN_SHADOW_1{kind}.pth", f"GAN_DIS_1{kind}.pth")
@@ -134,6 +135,7 @@ def test_bmsg_gan_gives_the_recorded_scales_and_scores(shared: Path, kind: str) 
     assert case.layers_equal(critic, "act/dis.", lambda: critic.score_scales(scales)) == 2
 
 
+@pytest.mark.slow
 def test_bmsg_gans_last_training_step_opens_too(shared: Path) -> None:
     case = Golden.of(shared, "akanimax-bmsg-gan-64")
     gan = case.open("GAN_GEN_1.pth")
@@ -177,7 +179,7 @@ def test_genforces_pggan_gives_the_recorded_images_and_scores(shared: Path) -> N
     case.equal(pictures(case.open("model.pth", lod="1.4"), case["z"]), "img_lod1.4")
 
 
-@pytest.mark.parametrize("file", ["010000.model", "g_running.state_dict.pt"])
+@pytest.mark.parametrize("file", ["010000.model", pytest.param("g_running.state_dict.pt", marks=pytest.mark.slow)])
 def test_rosinalitys_networks_give_the_recorded_images_and_scores(shared: Path, file: str) -> None:
     case = Golden.of(shared, "rosinality-progressive-gan")
     gan = case.open(file, "discriminator.state_dict.pt", resolution="32")
@@ -412,6 +414,6 @@ def test_the_minibatch_statistic_is_the_spread_within_each_group() -> None:
     assert torch.allclose(halves[3], spread(x[2:], 1).mean().expand(3, 3))
     turns = MinibatchStd(2)(x)[:, 2]
     assert torch.allclose(turns[1], spread(x[1::2]).mean().expand(3, 3))
-    assert torch.allclose(MinibatchStd(3)(x)[:, 2], spread(x).mean().expand(4, 3, 3))
+    assert torch.allclose(MinibatchStd(3, whole=True)(x)[:, 2], spread(x).mean().expand(4, 3, 3))
     assert torch.allclose(MinibatchStd(per_pixel=True)(x)[2, 2], spread(x).mean(0))
     assert torch.equal(MinibatchStd(4, unbiased=True)(x[:1])[:, 2], torch.zeros(1, 3, 3))

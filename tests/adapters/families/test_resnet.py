@@ -10,6 +10,7 @@ import pytest
 import torch
 from family_golden import Golden
 from gandissect_adapters.families.family import Family
+from gandissect_adapters.families.opening import rebuild_discriminator
 from gandissect_adapters.families.residual import caogang, cosgrove, heykeetae_sagan, mimicry
 from gandissect_adapters.families.residual.mimicry import BlockPlan, DiscriminatorPlan, GeneratorPlan
 from gandissect_adapters.families.residual.ops import QUERY_KEY_VALUE, SelfAttention
@@ -93,11 +94,12 @@ def test_images_scores_and_layers_are_the_recorded_ones(
 @torch.no_grad()
 def test_attention_maps_are_the_recorded_ones(shared: Path) -> None:
     case = Golden.of(shared, "sagan_heykeetae_64")
-    judge = case.open("G.pth", "D.pth").discriminator
+    state = StateDict("", torch.load(case.folder / "D.pth", weights_only=True))
+    judge = rebuild_discriminator(heykeetae_sagan.HeykeetaeSagan(), state, {}, (3, 64, 64), None).discriminator
     assert judge is not None
     names = ["attn1.softmax", "attn2.softmax"]
-    with tap(judge.module, names) as seen:
-        judge.module(case["d_image"])
+    with tap(judge, names) as seen:
+        judge(case["d_image"])
     case.equal(seen[names[0]], "d_attn1")
     case.equal(seen[names[1]], "d_attn2")
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from family_golden import Golden
 from gandissect_adapters.families.family import Family
+from gandissect_adapters.families.layers import SQRT2
 from gandissect_adapters.families.opening import rebuild_generator
 from gandissect_adapters.families.style import genforce_critics, genforce_stylegan
 from gandissect_adapters.families.style.genforce import GenforceStyleGan, GenforceStyleGan2
-from gandissect_adapters.families.style.ops import SQRT2
+from gandissect_adapters.families.style.style_network import MappingNetwork
 from gandissect_adapters.recognise.unwrap import find_networks
 from style_checks import images, outputs_equal, scores, seeded, spaces_hold
 from torch import Tensor
@@ -59,7 +60,7 @@ def test_genforce_truncates_as_recorded(
 
 def small_genforce(fused: bool = False) -> genforce_stylegan.StyleGan:
     """Three resolutions, 4 to 16 px, the larger two fused or not."""
-    mapping = genforce_stylegan.MappingNetwork([6, 8], rate=0.01, gain=SQRT2, after=1.0)
+    mapping = MappingNetwork([6, 8], layer="dense", rate=0.01, gain=SQRT2, after=1.0)
     net = genforce_stylegan.StyleGan(mapping, genforce_stylegan.Synthesis([8, 6, 4], 8, 3, [False, fused, fused]))
     seeded(net)
     return net

@@ -7,6 +7,7 @@ import pytest
 import torch
 from family_golden import Golden
 from gandissect_adapters.families.family import Family
+from gandissect_adapters.families.layers import UnitMapping
 from gandissect_adapters.families.opening import rebuild_discriminator, rebuild_generator
 from gandissect_adapters.families.style import lucidrains, rosinality_stylegan2
 from gandissect_adapters.families.style.genforce import GenforceStyleGan, GenforceStyleGan2
@@ -90,7 +91,10 @@ def test_rosinality_stylegan_fades_and_fuses_as_recorded(shared: Path, step: int
     case.equal(rebuilt_critic(case, 4 << step, alpha)(expected), f"d_logits{end}")
 
 
-@pytest.mark.parametrize(("file", "judge"), [("train_step-6.model", None), ("010000.model", "train_step-6.model")])
+@pytest.mark.parametrize(
+    ("file", "judge"),
+    [pytest.param("train_step-6.model", None, marks=pytest.mark.slow), ("010000.model", "train_step-6.model")],
+)
 def test_rosinality_stylegan_opens_at_the_level_that_is_asked_for(shared: Path, file: str, judge: str | None) -> None:
     case = Golden.of(shared, "rosinality-stylegan1")
     gan = case.open(file, judge, step="2")
@@ -221,7 +225,7 @@ def test_lucidrains_gives_the_recorded_images_scores_and_layers(shared: Path) ->
 def lucid(tmp_path: Path, rate: float) -> lucidrains.StyleGan2:
     """A small network without a constant, saved as the codebase's trainer does it."""
     synthesis = lucidrains.Generator(8, [8, 6, 4], 3, constant=False)
-    module = lucidrains.StyleGan2(lucidrains.StyleVectorizer(8, 2, rate), synthesis)
+    module = lucidrains.StyleGan2(UnitMapping([8] * 3, rate), synthesis)
     seeded(module)
     module.noise.fill_(0.5)
     flat = {name.replace("S.", "SE.", 1).replace("G.", "GE.", 1): t for name, t in module.state_dict().items()}
@@ -281,6 +285,7 @@ def test_each_family_claims_its_own_skeletons_and_no_other(shared: Path) -> None
     }
 
 
+@pytest.mark.slow
 def test_each_family_claims_its_own_golden_files_and_no_other(shared: Path) -> None:
     folder = shared / "golden" / "families"
     own = {

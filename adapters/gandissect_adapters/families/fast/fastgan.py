@@ -17,7 +17,7 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, has, indices, load
-from gandissect_adapters.families.fast.ops import Excite, First, gated_up, noisy_up, with_transposed_first
+from gandissect_adapters.families.fast.ops import UNFED, Excite, First, gated_up, noisy_up
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _NOISY = (8, 32, 128, 512)
@@ -151,6 +151,7 @@ class FastGan(Family):
 
     name: ClassVar[str] = "FastGAN"
     source: ClassVar[str] = "Liu et al. 2021; odegeasslbc/FastGAN-pytorch"
+    transposed: ClassVar[str] = r"init\.init\.0\.weight"
 
     def role(self, net: StateDict) -> Role:
         """By the first map's layer, the gates and both image layers; by the discriminator's two entries."""
@@ -164,10 +165,10 @@ class FastGan(Family):
 
     def generator(self, case: Case) -> Networks:
         """As ``Family`` says; noise is zero until it is fed."""
-        tensors = with_transposed_first(case, "init.init.0.weight")
+        tensors = case.tensors
         size = max(indices(tensors, r"feat_(\d+)\.1\.weight"))
         module = load(lambda: Generator(tensors, size), tensors)
-        case.note("noise is left out: the codebase draws it anew for every image; feed_noise of fast_ops sets it")
+        case.note(UNFED)
         gated = _gated(size)
         sides = [f"se_{side}" if side in gated else f"feat_{side}" for side in _sides(size)]
         return Networks(

@@ -17,37 +17,10 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import InnerSpace, LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
-from gandissect_adapters.families.fast.lightweight_ops import Blur, Shuffled
-from gandissect_adapters.families.fast.ops import Noise
+from gandissect_adapters.families.fast.lightweight_ops import Shuffled
+from gandissect_adapters.families.fast.ops import UNFED, Noise
+from gandissect_adapters.families.layers import MirrorBlur, UnitMapping
 from gandissect_adapters.recognise.unwrap import Role, StateDict
-
-
-class ScaledLinear(nn.Linear):
-    """A linear layer whose weight and bias count ``scale`` times."""
-
-    def __init__(self, weight: Tensor, scale: float) -> None:
-        super().__init__(weight.shape[1], len(weight))
-        self.scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the class says."""
-        return F.linear(x, self.weight * self.scale, self.bias * self.scale)
-
-
-class StyleNetwork(nn.Module):
-    """z [N, Z], taken at length 1, to w [N, Z]."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], scale: float) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for index in indices(tensors, r"style_network\.net\.(\d+)\.weight"):
-            layers += [ScaledLinear(tensors[f"style_network.net.{index}.weight"], scale), nn.LeakyReLU(0.2)]
-        self.net = nn.Sequential(*layers)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """As the class says."""
-        out: Tensor = self.net(F.normalize(z, dim=1))
-        return out
 
 
 class AdaptiveConv(nn.Module):
@@ -141,7 +114,7 @@ def _up(tensors: Mapping[str, Tensor], path: str) -> nn.Module | None:
     if f"{path}net.0.weight" in tensors:
         return Shuffled(tensors[f"{path}net.0.weight"])
     bilinear = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-    return nn.Sequential(bilinear, Blur()) if f"{path}1.f" in tensors else None
+    return nn.Sequential(bilinear, MirrorBlur()) if f"{path}1.f" in tensors else None
 
 
 def _squeeze(tensors: Mapping[str, Tensor], path: str) -> nn.Module | None:
@@ -179,7 +152,11 @@ class Generator(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], scale: float) -> None:
         super().__init__()
-        self.style_network = StyleNetwork(tensors, scale)
+        mapped = [
+            tensors[f"style_network.net.{i}.weight"] for i in indices(tensors, r"style_network\.net\.(\d+)\.weight")
+        ]
+        widths = [mapped[0].shape[1], *(len(weight) for weight in mapped)]
+        self.style_network = UnitMapping(widths, scale)
         self.init_block = nn.Parameter(torch.zeros(tensors["init_block"].shape))
         self.init_conv = AdaptiveConv(tensors["init_conv.weights"], demodulate=True)
         paths = [f"layers.{index}." for index in indices(tensors, r"layers\.(\d+)\..*")]
@@ -269,7 +246,7 @@ class GigaGan(Family):
             )
         scale = case.number("style-scale")
         module = load(lambda: Generator(tensors, scale), tensors)
-        case.note("noise is left out: the codebase draws it anew for every image; feed_noise of fast_ops sets it")
+        case.note(UNFED)
         if any(other.role == "discriminator" for other in case.beside):
             case.note("the discriminator, which looks at images of all sizes at once, is not rebuilt")
         names = [

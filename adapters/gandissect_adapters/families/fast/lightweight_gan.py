@@ -18,15 +18,14 @@ from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, has, indices, load
 from gandissect_adapters.families.fast.lightweight_ops import (
-    Added,
     Attention,
-    Blur,
     Branches,
     FrequencyGate,
     GlobalContext,
     Shuffled,
 )
-from gandissect_adapters.families.fast.ops import Glu, Noise
+from gandissect_adapters.families.fast.ops import UNFED, Glu, Noise
+from gandissect_adapters.families.layers import MirrorBlur, Residual
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _SIDE = 4
@@ -78,7 +77,7 @@ def _entry(tensors: Mapping[str, Tensor], path: str) -> nn.ModuleDict:
     shuffle, mix = tensors[f"{path}0.0.net.0.weight"], tensors[f"{path}0.2.1.weight"]
     up = nn.Sequential(
         Shuffled(shuffle),
-        Blur(),
+        MirrorBlur(),
         nn.Sequential(nn.ZeroPad2d((2, 1, 2, 1)), nn.Conv2d(mix.shape[1], len(mix), 4)),
         Noise(),
         nn.BatchNorm2d(len(mix)),
@@ -113,9 +112,9 @@ class Discriminator(nn.Module):
         entry, last = (tensors[f"to_shape_disc_out.{index}.weight"] for index in (0, 5))
         self.to_shape_disc_out = nn.Sequential(
             nn.Conv2d(entry.shape[1], len(entry), 3, padding=1),
-            Added(Attention(tensors, "to_shape_disc_out.1.fn.")),
+            Residual("fn", Attention(tensors, "to_shape_disc_out.1.fn.")),
             Branches(tensors, "to_shape_disc_out.2."),
-            Added(Attention(tensors, "to_shape_disc_out.3.fn.")),
+            Residual("fn", Attention(tensors, "to_shape_disc_out.3.fn.")),
             nn.AdaptiveAvgPool2d(4),
             nn.Conv2d(last.shape[1], 1, 4),
         )
@@ -135,14 +134,14 @@ class Discriminator(nn.Module):
 
 
 def _halved(weight: Tensor) -> nn.Sequential:
-    return nn.Sequential(Blur(), nn.Conv2d(weight.shape[1], len(weight), 4, 2, 1), nn.LeakyReLU(0.1))
+    return nn.Sequential(MirrorBlur(), nn.Conv2d(weight.shape[1], len(weight), 4, 2, 1), nn.LeakyReLU(0.1))
 
 
 def _head(tensors: Mapping[str, Tensor]) -> nn.Sequential:
     """5×5 logits, or one after halving the size once more."""
     if "to_logits.0.f" in tensors:
         first, last = tensors["to_logits.1.weight"], tensors["to_logits.3.weight"]
-        begin: list[nn.Module] = [Blur(), nn.Conv2d(first.shape[1], len(first), 3, 2, 1)]
+        begin: list[nn.Module] = [MirrorBlur(), nn.Conv2d(first.shape[1], len(first), 3, 2, 1)]
     else:
         first, last = tensors["to_logits.0.weight"], tensors["to_logits.2.weight"]
         begin = [nn.Conv2d(first.shape[1], len(first), 1)]
@@ -172,7 +171,7 @@ class LightweightGan(Family):
         """As ``Family`` says; noise is zero until it is fed."""
         tensors = case.tensors
         module = load(lambda: Generator(tensors), tensors)
-        case.note("noise is left out: the codebase draws it anew for every image; feed_noise of fast_ops sets it")
+        case.note(UNFED)
         return Networks(
             generator=module,
             latent=LatentSpace("z", (tensors["initial_conv.0.weight"].shape[0],)),

@@ -1,4 +1,4 @@
-"""Layers of the Lightweight GAN: blur, gates that pool a whole map, and attention that is linear and local at once."""
+"""Layers of the Lightweight GAN: gates that pool a whole map, and attention that is linear and local at once."""
 
 from __future__ import annotations
 
@@ -9,26 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gandissect.errors import NotOpened
+from gandissect_adapters.families.layers import MirrorBlur
 
 _HEADS = 8
 _HEAD_UNITS = 64
 _WINDOW = 3
-
-
-class Blur(nn.Module):
-    """[1, 2, 1] along both axes, sum 1, over a border that reflects; ``f`` [3] is stored in the file."""
-
-    f: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("f", torch.tensor([1.0, 2.0, 1.0]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same."""
-        kernel = torch.outer(self.f, self.f)
-        each = (kernel / kernel.sum())[None, None].expand(x.shape[1], 1, *kernel.shape)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), each, groups=x.shape[1])
 
 
 class Shuffled(nn.Module):
@@ -173,19 +158,6 @@ class Attention(nn.Module):
         return out
 
 
-class Added(nn.Module):
-    """x + fn(x)."""
-
-    def __init__(self, fn: nn.Module) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the class says."""
-        out: Tensor = x + self.fn(x)
-        return out
-
-
 class Branches(nn.Module):
     """Half the size in two ways, summed: pixels laid out as units and two convolutions; average pooling and one."""
 
@@ -194,10 +166,10 @@ class Branches(nn.Module):
         lay, mix, short = (tensors[f"{path}branches.{name}.weight"] for name in ("0.1.1", "0.3", "1.2"))
         laid = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(lay.shape[1], len(lay), 1))
         long = nn.Sequential(
-            Blur(), laid, nn.LeakyReLU(0.1), nn.Conv2d(mix.shape[1], len(mix), 3, padding=1), nn.LeakyReLU(0.1)
+            MirrorBlur(), laid, nn.LeakyReLU(0.1), nn.Conv2d(mix.shape[1], len(mix), 3, padding=1), nn.LeakyReLU(0.1)
         )
         pooled = nn.Conv2d(short.shape[1], len(short), 1)
-        self.branches = nn.ModuleList([long, nn.Sequential(Blur(), nn.AvgPool2d(2), pooled, nn.LeakyReLU(0.1))])
+        self.branches = nn.ModuleList([long, nn.Sequential(MirrorBlur(), nn.AvgPool2d(2), pooled, nn.LeakyReLU(0.1))])
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, D, H / 2, W / 2]."""

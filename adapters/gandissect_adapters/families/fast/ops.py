@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gandissect.errors import UsageError
-from gandissect_adapters.families.family import Case
+
+UNFED = "noise is left out: the codebase draws it anew for every image; feed_noise of gandissect_adapters.families.fast.ops sets it"
+"""What the note says of every generator with a ``Noise``."""
 
 
 class Glu(nn.Module):
@@ -28,7 +30,7 @@ class Noise(nn.Module):
     """x + weight · noise, one weight for all units or one [C, 1, 1] for each; x itself while ``noise`` is None.
 
     The codebases draw the noise anew in every forward pass, in eval mode too. Here it is what was fed last: a map
-    [1 or N, 1, H, W], or None, its mean.
+    [1 or N, 1, H, W], or None, its mean. rosinality's, NVlabs' and genforce's StyleGANs keep their maps in the file instead.
     """
 
     noise: Tensor | None
@@ -36,11 +38,11 @@ class Noise(nn.Module):
     def __init__(self, *weight: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(weight or (1,)))
-        self.noise = None
+        self.register_buffer("noise", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the class says."""
-        return x * 1.0 if self.noise is None else x + self.weight * self.noise.to(x)
+        return x * 1.0 if self.noise is None else x + self.weight * self.noise
 
 
 def feed_noise(generator: nn.Module, maps: Sequence[Tensor] = ()) -> None:
@@ -56,7 +58,7 @@ def feed_noise(generator: nn.Module, maps: Sequence[Tensor] = ()) -> None:
     if maps and len(maps) != len(layers):
         raise UsageError(f"{type(generator).__name__} has {len(layers)} noise layers; {len(maps)} maps were given")
     for index, layer in enumerate(layers):
-        layer.noise = maps[index] if maps else None
+        layer.noise = maps[index].to(layer.weight) if maps else None
 
 
 class Excite(nn.Module):
@@ -107,16 +109,3 @@ def noisy_up(inputs: int, units: int) -> nn.Sequential:
 def _gated(inputs: int, units: int, *, noise: bool) -> list[nn.Module]:
     conv = nn.Conv2d(inputs, 2 * units, 3, 1, 1, bias=False)
     return [conv, *([Noise()] if noise else []), nn.BatchNorm2d(2 * units), Glu()]
-
-
-def with_transposed_first(case: Case, name: str) -> dict[str, Tensor]:
-    """The case's tensors, with the spectral norm of the transposed convolution ``name`` taken over its outputs.
-
-    Its matrix runs over dim 1 (Miyato et al. 2018, as torch stores u and v); where its shape is square, nothing else says so.
-    """
-    tensors = dict(case.tensors)
-    raw, u, v = (case.net.tensors.get(name + end) for end in ("_orig", "_u", "_v"))
-    if raw is not None and u is not None and v is not None:
-        matrix = raw.float().transpose(0, 1).reshape(raw.shape[1], -1)
-        tensors[name] = raw.float() / torch.dot(u.float(), matrix @ v.float())
-    return tensors

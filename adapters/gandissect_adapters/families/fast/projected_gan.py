@@ -11,40 +11,24 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
 from gandissect_adapters.families.fast.ops import (
+    UNFED,
     Excite,
     First,
     Glu,
     Noise,
     gated_up,
     noisy_up,
-    with_transposed_first,
 )
+from gandissect_adapters.families.norms import GainNorm
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _GATES = {64: 4, 128: 8, 256: 16, 512: 32}  # side of the gated map -> side of the map that gates it
-
-
-class ClassNorm(nn.Module):
-    """Stored statistics, times 1 + gain(y), plus bias(y), both linear in an embedded class y [N, Z]."""
-
-    def __init__(self, units: int, inputs: int) -> None:
-        super().__init__()
-        self.gain, self.bias = nn.Linear(inputs, units), nn.Linear(inputs, units)
-        self.register_buffer("stored_mean", torch.zeros(units))
-        self.register_buffer("stored_var", torch.ones(units))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """``x`` [N, C, H, W] normalised and modulated."""
-        plain = F.batch_norm(x, self.get_buffer("stored_mean"), self.get_buffer("stored_var"), eps=1e-5)
-        out: Tensor = plain * (1.0 + self.gain(y))[:, :, None, None] + self.bias(y)[:, :, None, None]
-        return out
 
 
 class LightClassUp(nn.Module):
@@ -54,7 +38,7 @@ class LightClassUp(nn.Module):
         super().__init__()
         self.up = nn.Upsample(scale_factor=2)
         self.conv = nn.Conv2d(inputs, 2 * units, 3, 1, 1, bias=False)
-        self.bn = ClassNorm(2 * units, embedded)
+        self.bn = GainNorm(2 * units, condition=embedded, biased=True)
         self.act = Glu()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -71,7 +55,10 @@ class BigClassUp(nn.Module):
         self.up = nn.Upsample(scale_factor=2)
         self.conv1 = nn.Conv2d(inputs, 2 * units, 3, 1, 1, bias=False)
         self.conv2 = nn.Conv2d(units, 2 * units, 3, 1, 1, bias=False)
-        self.bn1, self.bn2 = ClassNorm(2 * units, embedded), ClassNorm(2 * units, embedded)
+        self.bn1, self.bn2 = (
+            GainNorm(2 * units, condition=embedded, biased=True),
+            GainNorm(2 * units, condition=embedded, biased=True),
+        )
         self.act = Glu()
         self.noise = Noise()
 
@@ -157,6 +144,7 @@ class ProjectedFastGan(Family):
             "number of classes that were trained", "0", "the embedding has room for 1000 whatever was trained"
         ),
     }
+    transposed: ClassVar[str] = r"synthesis\.init\.init\.0\.weight"
 
     def role(self, net: StateDict) -> Role:
         """By the first map's layer, a gate and the image layer with a bias, all under ``synthesis``."""
@@ -170,11 +158,11 @@ class ProjectedFastGan(Family):
 
     def generator(self, case: Case) -> Networks:
         """As ``Family`` says; noise is zero until it is fed."""
-        tensors = with_transposed_first(case, "synthesis.init.init.0.weight")
+        tensors = case.tensors
         size = _size(case)
         module = load(lambda: Generator(tensors, size), tensors)
         if has(tensors, r".*\.noise\.weight|.*\.feat_8\.6\.weight"):
-            case.note("noise is left out: the codebase draws it anew for every image; feed_noise of fast_ops sets it")
+            case.note(UNFED)
         if any(other.role == "discriminator" for other in case.beside):
             case.note("the discriminator looks at the features of a pretrained network, which is not rebuilt")
         sides = [side for side in _sides(tensors) if side <= size]

@@ -25,6 +25,7 @@ from gandissect_adapters.families.images.image_input import (
     rows,
     size_option,
 )
+from gandissect_adapters.families.layers import Residual
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 Norm = Literal["batch", "instance", "image", "none"]
@@ -74,21 +75,15 @@ class ResnetPlan:
         return self.norm == "instance"
 
 
-class ResnetBlock(nn.Module):
-    """x + two reflected 3×3 convolutions of it, [N, C, H, W] to the same (He et al. 2016; Johnson et al. 2016)."""
-
-    def __init__(self, plan: ResnetPlan) -> None:
-        super().__init__()
-        width, self.held = plan.widths[-1], plan.block
-        half = [nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=plan.biased), norm_layer(plan.norm, width)]
-        other = [nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=plan.biased), norm_layer(plan.norm, width)]
-        middle = [nn.ReLU(), nn.Dropout(0.5)] if plan.dropout else [nn.ReLU()]
-        self.add_module(plan.block, nn.Sequential(*half, *middle, *other))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the class says."""
-        change: Tensor = self.get_submodule(self.held)(x)
-        return x + change
+def _resnet_block(plan: ResnetPlan) -> Residual:
+    """Two reflected 3×3 convolutions (Johnson et al. 2016)."""
+    width = plan.widths[-1]
+    half, other = (
+        [nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=plan.biased), norm_layer(plan.norm, width)]
+        for _ in range(2)
+    )
+    middle = [nn.ReLU(), nn.Dropout(0.5)] if plan.dropout else [nn.ReLU()]
+    return Residual(plan.block, nn.Sequential(*half, *middle, *other))
 
 
 class ResnetGenerator(nn.Module):
@@ -101,7 +96,7 @@ class ResnetGenerator(nn.Module):
         layers += [norm_layer(plan.norm, first), nn.ReLU()]
         for wide, narrow in pairwise(plan.widths):
             layers += [nn.Conv2d(wide, narrow, 3, 2, 1, bias=biased), norm_layer(plan.norm, narrow), nn.ReLU()]
-        layers += [ResnetBlock(plan) for _ in range(plan.blocks)]
+        layers += [_resnet_block(plan) for _ in range(plan.blocks)]
         for narrow, wide in pairwise(reversed(plan.widths)):
             if plan.nearest:
                 layers += [nn.Upsample(scale_factor=2.0), nn.Conv2d(narrow, wide, 3, 1, 1, bias=biased)]

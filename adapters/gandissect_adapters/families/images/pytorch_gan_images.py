@@ -27,6 +27,7 @@ from gandissect_adapters.families.images.image_input import (
     size_option,
 )
 from gandissect_adapters.families.images.junyanz import ResnetGenerator, resnet_plan
+from gandissect_adapters.families.layers import Residual
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _REPOSITORY = "eriklindernoren/PyTorch-GAN"
@@ -175,22 +176,13 @@ class PyTorchGanPix2Pix(Family):
         )
 
 
-class StarGanBlock(nn.Module):
-    """x + two convolutions of it, [N, C, H, W] to the same."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        one, two = (_conv_norm(nn.Conv2d(width, width, 3, 1, 1, bias=False), width) for _ in range(2))
-        self.conv_block = nn.Sequential(*one, *two[:-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the class says."""
-        change: Tensor = self.conv_block(x)
-        return x + change
-
-
 def _conv_norm(conv: nn.Module, width: int) -> list[nn.Module]:
     return [conv, nn.InstanceNorm2d(width, affine=True, track_running_stats=True), nn.ReLU()]
+
+
+def _stargan_block(width: int) -> Residual:
+    one, two = (_conv_norm(nn.Conv2d(width, width, 3, 1, 1, bias=False), width) for _ in range(2))
+    return Residual("conv_block", nn.Sequential(*one, *two[:-1]))
 
 
 class StarGanGenerator(nn.Module):
@@ -206,7 +198,7 @@ class StarGanGenerator(nn.Module):
         layers = _conv_norm(first, widths[0])
         for wide, narrow in pairwise(widths):
             layers += _conv_norm(nn.Conv2d(wide, narrow, 4, 2, 1, bias=False), narrow)
-        layers += [StarGanBlock(widths[-1]) for _ in range(blocks)]
+        layers += [_stargan_block(widths[-1]) for _ in range(blocks)]
         for narrow, wide in pairwise(reversed(widths)):
             layers += _conv_norm(nn.ConvTranspose2d(narrow, wide, 4, 2, 1, bias=False), wide)
         self.model = nn.Sequential(*layers, nn.Conv2d(widths[0], channels, 7, 1, 3), nn.Tanh())

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from gandissect.adapter import Networks
@@ -22,7 +21,13 @@ from gandissect_adapters.families.images.image_input import (
     size_option,
     spread,
 )
-from gandissect_adapters.families.images.super_resolution import is_srgan_body, srgan_body
+from gandissect_adapters.families.images.super_resolution import (
+    DENSE_SHARE,
+    DenseBlock,
+    is_srgan_body,
+    srgan_body,
+)
+from gandissect_adapters.families.layers import Residual
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _REPOSITORY = "eriklindernoren/PyTorch-GAN"
@@ -30,39 +35,67 @@ _EPS = 0.8  # BatchNorm2d(C, 0.8) in the trunk of srgan: the second argument is 
 _NORMALISED = "the repository feeds it images normalised with ImageNet's mean and deviation; here they span -1 to 1"
 
 
-class SrganBlock(nn.Module):
-    """x + two convolutions of it, [N, C, H, W] to the same (Ledig et al. 2017, figure 4)."""
+def _srgan_block(width: int) -> Residual:
+    """Two convolutions (Ledig et al. 2017, figure 4)."""
+    first = [nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width, eps=_EPS), nn.PReLU()]
+    last = [nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width, eps=_EPS)]
+    return Residual("conv_block", nn.Sequential(*first, *last))
 
-    def __init__(self, width: int) -> None:
+
+def _dense_blocks(width: int) -> Residual:
+    """Three dense blocks of which each convolution gives as many units as enter (Wang et al. 2018, figure 4)."""
+    blocks = []
+    for _ in range(3):
+        convs = [nn.Conv2d(k * width, width, 3, 1, 1) for k in range(1, 6)]
+        parts = [*(nn.Sequential(conv, nn.LeakyReLU()) for conv in convs[:4]), nn.Sequential(convs[4])]
+        blocks.append(DenseBlock({f"b{k}": part for k, part in enumerate(parts, 1)}))
+    return Residual("dense_blocks", nn.Sequential(*blocks), DENSE_SHARE)
+
+
+class Enlarger(nn.Module):
+    """Images [N, C, H, W] to images ``2 ** steps`` as large: a long skip around the trunk ``res_blocks``, then ``upsampling``."""
+
+    def __init__(
+        self, first: nn.Module, trunk: list[Residual], after: nn.Module, ups: nn.Module, last: nn.Module
+    ) -> None:
         super().__init__()
-        first = [nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width, eps=_EPS), nn.PReLU()]
-        self.conv_block = nn.Sequential(*first, nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width, eps=_EPS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the class says."""
-        change: Tensor = self.conv_block(x)
-        return x + change
-
-
-class SrganGenerator(nn.Module):
-    """Images [N, C, H, W] to images ``2 ** steps`` as large, in -1..1: SRGAN (Ledig et al. 2017)."""
-
-    def __init__(self, into: int, width: int, out: int, *, blocks: int, steps: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Sequential(nn.Conv2d(into, width, 9, 1, 4), nn.PReLU())
-        self.res_blocks = nn.Sequential(*(SrganBlock(width) for _ in range(blocks)))
-        self.conv2 = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width, eps=_EPS))
-        ups: list[nn.Module] = []
-        for _ in range(steps):
-            ups += [nn.Conv2d(width, 4 * width, 3, 1, 1), nn.BatchNorm2d(4 * width), nn.PixelShuffle(2), nn.PReLU()]
-        self.upsampling = nn.Sequential(*ups)
-        self.conv3 = nn.Sequential(nn.Conv2d(width, out, 9, 1, 4), nn.Tanh())
+        self.conv1, self.res_blocks, self.conv2 = first, nn.Sequential(*trunk), after
+        self.upsampling, self.conv3 = ups, last
 
     def forward(self, images: Tensor) -> Tensor:
         """As the class says."""
         low = self.conv1(images)
         out: Tensor = self.conv3(self.upsampling(low + self.conv2(self.res_blocks(low))))
         return out
+
+
+def srgan(into: int, width: int, out: int, *, blocks: int, steps: int) -> Enlarger:
+    """SRGAN (Ledig et al. 2017), its images in -1..1."""
+    ups: list[nn.Module] = []
+    for _ in range(steps):
+        ups += [nn.Conv2d(width, 4 * width, 3, 1, 1), nn.BatchNorm2d(4 * width), nn.PixelShuffle(2), nn.PReLU()]
+    return Enlarger(
+        nn.Sequential(nn.Conv2d(into, width, 9, 1, 4), nn.PReLU()),
+        [_srgan_block(width) for _ in range(blocks)],
+        nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width, eps=_EPS)),
+        nn.Sequential(*ups),
+        nn.Sequential(nn.Conv2d(width, out, 9, 1, 4), nn.Tanh()),
+    )
+
+
+def esrgan(into: int, width: int, *, blocks: int, steps: int) -> Enlarger:
+    """ESRGAN (Wang et al. 2018), its images without a bound."""
+    ups: list[nn.Module] = []
+    for _ in range(steps):
+        ups += [nn.Conv2d(width, 4 * width, 3, 1, 1), nn.LeakyReLU(), nn.PixelShuffle(2)]
+    last = nn.Conv2d(width, into, 3, 1, 1)
+    return Enlarger(
+        nn.Conv2d(into, width, 3, 1, 1),
+        [_dense_blocks(width) for _ in range(blocks)],
+        nn.Conv2d(width, width, 3, 1, 1),
+        nn.Sequential(*ups),
+        nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(), last),
+    )
 
 
 class SrganDiscriminator(Stack):
@@ -93,7 +126,7 @@ class PyTorchGanSrgan(Family):
         out = rows(case.tensors, "conv3.0")
         blocks = len(indices(case.tensors, r"res_blocks\.(\d+)\..*"))
         steps = len(indices(case.tensors, r"upsampling\.(\d+)\.running_mean"))
-        module = load(lambda: SrganGenerator(into, width, out, blocks=blocks, steps=steps), case.tensors)
+        module = load(lambda: srgan(into, width, out, blocks=blocks, steps=steps), case.tensors)
         case.note(_NORMALISED)
         trunk = spread([f"res_blocks.{k}" for k in range(blocks)])
         return Networks(
@@ -109,59 +142,6 @@ class PyTorchGanSrgan(Family):
         module = load(lambda: SrganDiscriminator(t), t)
         layers = activations_of(module.get_submodule("model"), "model")
         return Networks(discriminator=module, discriminator_layers=layers, discriminator_output="logit")
-
-
-class DenseBlock(nn.Module):
-    """x + 0.2 · the last of five convolutions, each of which sees all before it: [N, C, H, W] to the same."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        for k in range(1, 6):
-            conv = nn.Conv2d(k * width, width, 3, 1, 1)
-            self.add_module(f"b{k}", nn.Sequential(conv, nn.LeakyReLU()) if k < 5 else nn.Sequential(conv))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the class says."""
-        seen = out = x
-        for k in range(1, 6):
-            out = self.get_submodule(f"b{k}")(seen)
-            seen = torch.cat([seen, out], 1)
-        return out * 0.2 + x
-
-
-class ResidualDenseBlocks(nn.Module):
-    """x + 0.2 · three dense blocks in a row (Wang et al. 2018, figure 4)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.dense_blocks = nn.Sequential(*(DenseBlock(width) for _ in range(3)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the class says."""
-        change: Tensor = self.dense_blocks(x)
-        return change * 0.2 + x
-
-
-class EsrganGenerator(nn.Module):
-    """Images [N, C, H, W] to images ``2 ** steps`` as large, without a bound: ESRGAN (Wang et al. 2018)."""
-
-    def __init__(self, into: int, width: int, *, blocks: int, steps: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(into, width, 3, 1, 1)
-        self.res_blocks = nn.Sequential(*(ResidualDenseBlocks(width) for _ in range(blocks)))
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1)
-        ups: list[nn.Module] = []
-        for _ in range(steps):
-            ups += [nn.Conv2d(width, 4 * width, 3, 1, 1), nn.LeakyReLU(), nn.PixelShuffle(2)]
-        self.upsampling = nn.Sequential(*ups)
-        last = nn.Conv2d(width, into, 3, 1, 1)
-        self.conv3 = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(), last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """As the class says."""
-        low = self.conv1(images)
-        out: Tensor = self.conv3(self.upsampling(low + self.conv2(self.res_blocks(low))))
-        return out
 
 
 class PyTorchGanEsrgan(Family):
@@ -180,7 +160,7 @@ class PyTorchGanEsrgan(Family):
         width, into = case.tensors["conv1.weight"].shape[:2]
         blocks = len(indices(case.tensors, r"res_blocks\.(\d+)\..*"))
         steps = len(indices(case.tensors, r"upsampling\.(\d+)\.weight"))
-        module = load(lambda: EsrganGenerator(into, width, blocks=blocks, steps=steps), case.tensors)
+        module = load(lambda: esrgan(into, width, blocks=blocks, steps=steps), case.tensors)
         case.note(_NORMALISED)
         trunk = spread([f"res_blocks.{k}" for k in range(blocks)])
         return Networks(

@@ -31,6 +31,8 @@ from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _BODY = (0, 2, 5, 8, 11, 14, 17, 20)  # the convolutions of SRGAN's discriminator; every second one has stride 2
 _NORMS = (3, 6, 9, 12, 15, 18, 21)
+DENSE_SHARE = 0.2
+"""What ESRGAN adds of a block's result to its input."""
 
 
 def is_srgan_body(tensors: Mapping[str, Tensor], name: str, heads: set[int]) -> bool:
@@ -173,38 +175,47 @@ BASICSR = RrdbNames("body", "rdb{}", "conv_body", ("conv_up1", "conv_up2"), "con
 """BasicSR and Real-ESRGAN."""
 
 
-class RrdbDense(nn.Module):
-    """x + 0.2 · the last of five convolutions, each of which sees all before it: [N, C, H, W] to the same."""
+class DenseBlock(nn.Module):
+    """x + 0.2 · the last of the convolutions ``parts``, each of which sees all before it: [N, C, H, W] to the same.
 
-    def __init__(self, width: int, growth: int) -> None:
+    Args:
+        parts: name to convolution, in order of execution.
+        lrelu: applied to what all but the last give; None where the parts do that themselves.
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module], lrelu: nn.Module | None = None) -> None:
         super().__init__()
-        for k in range(5):
-            self.add_module(f"conv{k + 1}", nn.Conv2d(width + k * growth, growth if k < 4 else width, 3, 1, 1))
-        self.lrelu = nn.LeakyReLU(0.2)
+        self.parts = tuple(parts)
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.lrelu = lrelu
 
     def forward(self, x: Tensor) -> Tensor:
         """As the class says."""
         seen = x
-        for k in range(1, 5):
-            seen = torch.cat([seen, self.lrelu(self.get_submodule(f"conv{k}")(seen))], 1)
-        change: Tensor = self.get_submodule("conv5")(seen)
-        return change * 0.2 + x
+        for name in self.parts[:-1]:
+            new = self.get_submodule(name)(seen)
+            seen = torch.cat([seen, new if self.lrelu is None else self.lrelu(new)], 1)
+        change: Tensor = self.get_submodule(self.parts[-1])(seen)
+        return x + change * DENSE_SHARE
 
 
 class Rrdb(nn.Module):
-    """x + 0.2 · three dense blocks in a row (Wang et al. 2018, figure 4)."""
+    """x + 0.2 · three dense blocks in a row, under names of their own (Wang et al. 2018, figure 4)."""
 
     def __init__(self, width: int, growth: int, dense: str) -> None:
         super().__init__()
         for k in (1, 2, 3):
-            self.add_module(dense.format(k), RrdbDense(width, growth))
+            convs = [nn.Conv2d(width + i * growth, growth if i < 4 else width, 3, 1, 1) for i in range(5)]
+            parts = {f"conv{i}": conv for i, conv in enumerate(convs, 1)}
+            self.add_module(dense.format(k), DenseBlock(parts, nn.LeakyReLU(0.2)))
 
     def forward(self, x: Tensor) -> Tensor:
         """As the class says."""
         out = x
         for part in self.children():
             out = part(out)
-        return out * 0.2 + x
+        return x + out * DENSE_SHARE
 
 
 class RrdbNet(nn.Module):

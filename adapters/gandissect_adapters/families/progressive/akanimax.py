@@ -28,7 +28,7 @@ from gandissect_adapters.families.progressive.akanimax_nets import (
     BmsgDiscriminator,
     ProGanDiscriminator,
 )
-from gandissect_adapters.families.progressive.ops import equalised, fraction, trained_side
+from gandissect_adapters.families.progressive.training import equalised, fraction, trained_side
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _PART = r"(weight|bias)"

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gandissect_adapters.families.progressive.ops import (
+from gandissect_adapters.families.layers import (
+    SQRT2,
     EqualConv2d,
     EqualConvTranspose2d,
     MinibatchStd,
@@ -36,8 +37,8 @@ class FirstBlock(nn.Module):
 
     def __init__(self, latent: int, width: int, *, scaled: bool, normalize: bool) -> None:
         super().__init__()
-        self.conv_1 = EqualConvTranspose2d(latent, width, 4, scaled=scaled)
-        self.conv_2 = EqualConv2d(width, width, 3, padding=1, scaled=scaled)
+        self.conv_1 = EqualConvTranspose2d(latent, width, 4, gain=SQRT2, scaled=scaled)
+        self.conv_2 = EqualConv2d(width, width, 3, padding=1, gain=SQRT2, scaled=scaled)
         self.latentNorm = PixelNorm() if normalize else nn.Identity()
         self.pixNorm = PixelNorm()
         self.lrelu = nn.LeakyReLU(0.2)
@@ -54,8 +55,8 @@ class UpBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, scaled: bool) -> None:
         super().__init__()
-        self.conv_1 = EqualConv2d(inputs, outputs, 3, padding=1, scaled=scaled)
-        self.conv_2 = EqualConv2d(outputs, outputs, 3, padding=1, scaled=scaled)
+        self.conv_1 = EqualConv2d(inputs, outputs, 3, padding=1, gain=SQRT2, scaled=scaled)
+        self.conv_2 = EqualConv2d(outputs, outputs, 3, padding=1, gain=SQRT2, scaled=scaled)
         self.pixNorm = PixelNorm()
         self.lrelu = nn.LeakyReLU(0.2)
 
@@ -92,7 +93,9 @@ class AkanimaxGenerator(nn.Module):
         blocks: list[nn.Module] = [FirstBlock(latent, widths[0], scaled=scaled, normalize=normalize)]
         blocks += [UpBlock(a, b, scaled=scaled) for a, b in pairwise(widths)]
         self.layers = nn.ModuleList(blocks)
-        self.rgb_converters = nn.ModuleList(EqualConv2d(width, channels, 1, scaled=scaled) for width in widths)
+        self.rgb_converters = nn.ModuleList(
+            EqualConv2d(width, channels, 1, gain=SQRT2, scaled=scaled) for width in widths
+        )
         self.levels, self.alpha = levels, alpha
 
     def scales(self, z: Tensor) -> list[Tensor]:
@@ -123,8 +126,8 @@ class DownBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, scaled: bool) -> None:
         super().__init__()
-        self.conv_1 = EqualConv2d(inputs, inputs, 3, padding=1, scaled=scaled)
-        self.conv_2 = EqualConv2d(inputs, outputs, 3, padding=1, scaled=scaled)
+        self.conv_1 = EqualConv2d(inputs, inputs, 3, padding=1, gain=SQRT2, scaled=scaled)
+        self.conv_2 = EqualConv2d(inputs, outputs, 3, padding=1, gain=SQRT2, scaled=scaled)
         self.downSampler = nn.AvgPool2d(2)
         self.lrelu = nn.LeakyReLU(0.2)
 
@@ -148,10 +151,10 @@ class FinalBlock(nn.Module):
 
     def __init__(self, inputs: int, width: int, deep: int, *, group: int, classes: int, scaled: bool) -> None:
         super().__init__()
-        self.batch_discriminator = MinibatchStd(group)
-        self.conv_1 = EqualConv2d(inputs + 1, width, 3, padding=1, scaled=scaled)
-        self.conv_2 = EqualConv2d(width, deep, 4, scaled=scaled)
-        self.conv_3 = EqualConv2d(deep, 1, 1, scaled=scaled)
+        self.batch_discriminator = MinibatchStd(group, whole=True)
+        self.conv_1 = EqualConv2d(inputs + 1, width, 3, padding=1, gain=SQRT2, scaled=scaled)
+        self.conv_2 = EqualConv2d(width, deep, 4, gain=SQRT2, scaled=scaled)
+        self.conv_3 = EqualConv2d(deep, 1, 1, gain=SQRT2, scaled=scaled)
         self.lrelu = nn.LeakyReLU(0.2)
         if classes:
             self.label_embedder = nn.Embedding(classes, deep)
@@ -185,7 +188,8 @@ class ProGanDiscriminator(nn.Module):
         blocks.append(FinalBlock(widths[-1], widths[-1], deep, group=4, classes=classes, scaled=scaled))
         self.layers = nn.ModuleList(blocks)
         self.from_rgb = nn.ModuleList(
-            nn.Sequential(EqualConv2d(channels, width, 1, scaled=scaled), nn.LeakyReLU(0.2)) for width in widths
+            nn.Sequential(EqualConv2d(channels, width, 1, gain=SQRT2, scaled=scaled), nn.LeakyReLU(0.2))
+            for width in widths
         )
         self.first, self.alpha, self.classes = len(widths) - levels, alpha, classes
 
@@ -221,8 +225,10 @@ class BmsgDiscriminator(nn.Module):
         self, channels: int, widths: Sequence[tuple[int, int]], features: Sequence[int], bottom: int, *, scaled: bool
     ) -> None:
         super().__init__()
-        self.rgb_to_features = nn.ModuleList(EqualConv2d(channels, width, 1, scaled=scaled) for width in features)
-        self.final_converter = EqualConv2d(channels, bottom, 1, scaled=scaled)
+        self.rgb_to_features = nn.ModuleList(
+            EqualConv2d(channels, width, 1, gain=SQRT2, scaled=scaled) for width in features
+        )
+        self.final_converter = EqualConv2d(channels, bottom, 1, gain=SQRT2, scaled=scaled)
         self.layers = nn.ModuleList(DownBlock(a, b, scaled=scaled) for a, b in widths)
         whole = bottom + widths[0][1]
         self.final_block = FinalBlock(whole, whole, whole, group=0, classes=0, scaled=scaled)

@@ -23,7 +23,7 @@ from gandissect_adapters.families.progressive.ganzoo_nets import (
     ProgressiveDiscriminator,
     ProgressiveGenerator,
 )
-from gandissect_adapters.families.progressive.ops import equalised, fraction
+from gandissect_adapters.families.progressive.training import equalised, fraction
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _BARE = re.compile(

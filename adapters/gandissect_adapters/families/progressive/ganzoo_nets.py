@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gandissect_adapters.families.progressive.ops import MinibatchStd, PixelNorm, enlarge, fade
+from gandissect_adapters.families.layers import MinibatchStd, PixelNorm, enlarge, fade
 
 
 class Constrained(nn.Module):
@@ -138,7 +138,7 @@ class ProgressiveDiscriminator(nn.Module):
         )
         self.fromRGBLayers = nn.ModuleList(Constrained(nn.Conv2d(channels, width, 1), scaled) for width in widths)
         self.decisionLayer = Constrained(nn.Linear(widths[0], deciding), scaled)
-        self.statistic = MinibatchStd(4, consecutive=True, unbiased=True) if statistic else nn.Identity()
+        self.statistic = MinibatchStd(4, consecutive=True, unbiased=True, whole=True) if statistic else nn.Identity()
         self.groupScaleZero = nn.ModuleList(
             [
                 Constrained(nn.Conv2d(widths[0] + int(statistic), widths[0], 3, padding=1), scaled),

@@ -21,16 +21,8 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened, UsageError
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
-from gandissect_adapters.families.progressive.ops import (
-    SQRT2,
-    EqualConv2d,
-    EqualLinear,
-    MinibatchStd,
-    PixelNorm,
-    enlarge,
-    equalised,
-    fade,
-)
+from gandissect_adapters.families.layers import SQRT2, EqualConv2d, EqualLinear, MinibatchStd, PixelNorm, enlarge, fade
+from gandissect_adapters.families.progressive.training import equalised
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _GENERATOR = re.compile(r"(layer|output)\d+\.(weight|bias)|lod")
@@ -73,8 +65,8 @@ class Judge(EqualConv2d):
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, scaled: bool, down: bool = False, group: int = 0
     ) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2, scaled=scaled)
-        self.mbstd = MinibatchStd(group) if group > 1 else nn.Identity()
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, gain=SQRT2, scaled=scaled)
+        self.mbstd = MinibatchStd(group, whole=True) if group > 1 else nn.Identity()
         self.activate = nn.LeakyReLU(0.2)
         self.downsample = nn.AvgPool2d(2) if down else nn.Identity()
 

@@ -26,7 +26,8 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened, UsageError
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, load
-from gandissect_adapters.families.progressive.ops import MinibatchStd, PixelNorm, fade, fraction
+from gandissect_adapters.families.layers import MinibatchStd, PixelNorm, fade
+from gandissect_adapters.families.progressive.training import fraction
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _NAME = re.compile(

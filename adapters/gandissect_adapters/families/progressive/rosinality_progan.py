@@ -21,7 +21,8 @@ from gandissect.adapter import Networks
 from gandissect.errors import UsageError
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
-from gandissect_adapters.families.progressive.ops import EqualConv2d, PixelNorm, enlarge, fade, fraction, trained_side
+from gandissect_adapters.families.layers import SQRT2, EqualConv2d, PixelNorm, enlarge, fade
+from gandissect_adapters.families.progressive.training import fraction, trained_side
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _PART = r"(weight|bias)"
@@ -43,7 +44,7 @@ class Pair(nn.Module):
         super().__init__()
         parts: list[nn.Module] = []
         for width, kernel, padding in zip((inputs, outputs), kernels, paddings, strict=True):
-            parts.append(EqualConv2d(width, outputs, kernel, padding=padding))
+            parts.append(EqualConv2d(width, outputs, kernel, padding=padding, gain=SQRT2))
             parts += [PixelNorm(), nn.LeakyReLU(0.2)] if norm else [nn.LeakyReLU(0.2)]
         self.conv = nn.Sequential(*parts)
 

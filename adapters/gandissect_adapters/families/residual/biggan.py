@@ -16,9 +16,9 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
+from gandissect_adapters.families.norms import Statistics
 from gandissect_adapters.families.residual.biggan_nets import BigGan, BigGanCritic, BlockPlan, CriticPlan, Plan
 from gandissect_adapters.families.residual.biggan_ops import (
-    Statistics,
     attention_at,
     check_chain,
     class_space,

@@ -19,6 +19,7 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened, UsageError
 from gandissect.gan import InnerSpace, LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
+from gandissect_adapters.families.norms import modulated
 from gandissect_adapters.families.residual.biggan_ops import (
     AttentionPlan,
     attention_at,
@@ -28,7 +29,7 @@ from gandissect_adapters.families.residual.biggan_ops import (
     shape_of,
     side_of,
 )
-from gandissect_adapters.families.residual.ops import AttentionNames, SelfAttention, modulated
+from gandissect_adapters.families.residual.ops import AttentionNames, SelfAttention
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 ATTENTION = AttentionNames("snconv1x1_theta", "snconv1x1_phi", "snconv1x1_g", "snconv1x1_o_conv", "gamma")

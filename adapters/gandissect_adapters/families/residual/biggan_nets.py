@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gandissect_adapters.families.residual.biggan_ops import AttentionPlan, GainNorm, PlainNorm, Statistics, table
+from gandissect_adapters.families.norms import GainNorm, PlainNorm, Statistics, table
+from gandissect_adapters.families.residual.biggan_ops import AttentionPlan
 from gandissect_adapters.families.residual.ops import SelfAttention
 
 

@@ -1,7 +1,5 @@
-"""Parts that the BigGAN codebases share: normalisation with predicted gains, and reading sizes off a file.
+"""Parts that the BigGAN codebases share: reading sizes off a file, and the space in which classes mix.
 
-norm = GainNorm(64, condition=148)           # gain and bias are linear in what conditions the block
-norm(x, condition)                           # float32 [N, 64, H, W]
 attention_at(tensors, "blocks.3.1", THETA_PHI)   # the self-attention that stands there, or None
 """
 
@@ -10,99 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandissect.errors import NotOpened
 from gandissect.gan import InnerSpace
-from gandissect_adapters.families.residual.ops import AttentionNames, SelfAttention, modulated
-
-Statistics = Literal["own", "stored", "running"]
-"""Where a norm keeps its statistics: in itself, or in a submodule ``bn`` under one of two pairs of names."""
-
-
-class StoredNorm(nn.Module):
-    """(x - mean) / sqrt(var + eps) with the statistics that training stored, unit by unit."""
-
-    stored_mean: Tensor
-    stored_var: Tensor
-
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("stored_mean", torch.zeros(channels))
-        self.register_buffer("stored_var", torch.ones(channels))
-
-    def normalised(self, x: Tensor) -> Tensor:
-        """float32 [N, C, H, W] of the same shape."""
-        return F.batch_norm(x, self.stored_mean, self.stored_var, eps=self.eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float32 [N, C, H, W] of the same shape."""
-        return self.normalised(x)
-
-
-class _Normalising(StoredNorm):
-    """A norm that keeps its statistics itself, or leaves them and the normalising to a submodule ``bn``."""
-
-    def __init__(self, channels: int, statistics: Statistics, eps: float) -> None:
-        super().__init__(channels, eps)
-        self.own = statistics == "own"
-        if not self.own:
-            del self.stored_mean, self.stored_var
-            running = statistics == "running"
-            self.bn = nn.BatchNorm2d(channels, eps=eps, affine=False) if running else StoredNorm(channels, eps)
-
-    def normalised(self, x: Tensor) -> Tensor:
-        """float32 [N, C, H, W] of the same shape."""
-        return super().normalised(x) if self.own else self.bn(x)
-
-
-class GainNorm(_Normalising):
-    """Normalised, times 1 + gain, plus bias: both are read off a class (embedding) or a vector (linear, no bias).
-
-    Args:
-        channels: C of the map.
-        condition: length of the vector that conditions the norm, 0 where a label does.
-        classes: number of labels, 0 where a vector conditions the norm.
-
-    References:
-        Dumoulin et al. 2017 (A Learned Representation for Artistic Style), eq. 5; Brock et al. 2019 (BigGAN), appendix B.
-    """
-
-    def __init__(
-        self, channels: int, *, condition: int = 0, classes: int = 0, statistics: Statistics = "own", eps: float = 1e-5
-    ) -> None:
-        super().__init__(channels, statistics, eps)
-        for name in ("gain", "bias"):
-            made = table(classes, channels) if classes else nn.Linear(condition, channels, bias=False)
-            self.add_module(name, made)
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """float32 [N, C, H, W] of ``x`` [N, C, H, W] and ``condition`` float32 [N, condition] or int64 [N]."""
-        gain, bias = self.get_submodule("gain")(condition), self.get_submodule("bias")(condition)
-        return modulated(self.normalised(x), 1.0 + gain, bias)
-
-
-class PlainNorm(_Normalising):
-    """Batch normalisation whose scale and shift are called ``gain`` and ``bias``."""
-
-    def __init__(self, channels: int, *, statistics: Statistics = "own", eps: float = 1e-5) -> None:
-        super().__init__(channels, statistics, eps)
-        self.gain = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float32 [N, C, H, W] of the same shape."""
-        return self.normalised(x) * self.gain[:, None, None] + self.bias[:, None, None]
-
-
-def table(rows: int, columns: int) -> nn.Embedding:
-    """An embedding of zeros: drawing random weights on the device "meta" would make torch import its compiler first (seconds)."""
-    return nn.Embedding(rows, columns, _weight=torch.zeros(rows, columns))
+from gandissect_adapters.families.residual.ops import AttentionNames, SelfAttention
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:

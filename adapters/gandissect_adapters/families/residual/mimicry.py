@@ -19,7 +19,8 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
-from gandissect_adapters.families.residual.ops import ClassNorm, SelfAttention
+from gandissect_adapters.families.norms import ClassNorm
+from gandissect_adapters.families.residual.ops import SelfAttention
 from gandissect_adapters.recognise.build import attach
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 

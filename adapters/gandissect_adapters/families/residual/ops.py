@@ -1,9 +1,8 @@
-"""Parts that residual GANs share: self-attention and normalisation by class.
+"""The self-attention that residual GANs share, under the names of each codebase.
 
 attention = SelfAttention(64, pooled=True)                   # theta, phi, g, o and gamma: BigGAN, mimicry
 attention(x)                                                 # float32 [N, 64, H, W]
 attention = SelfAttention(64, names=QUERY_KEY_VALUE, bias=True)  # query_conv, key_conv, value_conv and gamma
-ClassNorm(64, classes=10)(x, labels)                         # normalised, scaled and shifted by class
 """
 
 from __future__ import annotations
@@ -85,26 +84,3 @@ class SelfAttention(nn.Module):
             mixed = self.get_submodule(self.names.out)(mixed)
         attended: Tensor = x + self.get_parameter(self.names.gate) * mixed  # eq. 3
         return attended
-
-
-class ClassNorm(nn.Module):
-    """Batch normalisation whose scale and shift are a class's: ``embed`` holds [scale, shift] in one row per class.
-
-    References:
-        Dumoulin et al. 2017 (A Learned Representation for Artistic Style), eq. 5; Miyato & Koyama 2018 for GANs.
-    """
-
-    def __init__(self, channels: int, classes: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels, eps=eps, affine=False)
-        self.embed = nn.Embedding(classes, 2 * channels)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """float32 [N, C, H, W] of ``x`` [N, C, H, W] and ``labels`` int64 [N]."""
-        scale, shift = self.embed(labels).chunk(2, dim=1)
-        return modulated(self.bn(x), scale, shift)
-
-
-def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """x · scale + shift by unit: ``x`` [N, C, H, W], ``scale`` and ``shift`` [N, C] (1 + gain where a file has gains)."""
-    return x * scale[:, :, None, None] + shift[:, :, None, None]

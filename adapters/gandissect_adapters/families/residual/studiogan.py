@@ -47,6 +47,7 @@ class StudioGan(Family):
             "what several outputs of linear1 are: per-class scores (MDGAN) or multi-hinge (MHGAN)", "unknown"
         ),
     }
+    transposed: ClassVar[str] = r"blocks\.\d+\.\d+\.deconv0\.weight"
 
     def role(self, net: StateDict) -> Role:
         """Generators have ``linear0``, discriminators ``linear1``; blocks hold ``conv2d1`` or ``deconv0`` or ``conv0``."""

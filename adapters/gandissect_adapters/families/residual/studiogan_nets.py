@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gandissect_adapters.families.residual.biggan_ops import AttentionPlan, GainNorm, table
+from gandissect_adapters.families.norms import GainNorm, table
+from gandissect_adapters.families.residual.biggan_ops import AttentionPlan
 from gandissect_adapters.families.residual.ops import SelfAttention
 
 EPS = 1e-4  # of every norm

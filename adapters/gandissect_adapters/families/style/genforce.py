@@ -16,19 +16,28 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
+from gandissect_adapters.families.layers import SQRT2
 from gandissect_adapters.families.style.genforce_critics import StyleGan2Critic, StyleGanCritic
-from gandissect_adapters.families.style.genforce_stylegan import MappingNetwork, StyleGan, Synthesis
+from gandissect_adapters.families.style.genforce_stylegan import StyleGan, Synthesis
 from gandissect_adapters.families.style.genforce_stylegan2 import StyleGan2
 from gandissect_adapters.families.style.genforce_stylegan2 import Synthesis as Synthesis2
-from gandissect_adapters.families.style.ops import SQRT2
-from gandissect_adapters.families.style.style_spaces import NOISE, TRUNCATION, StyleNetwork, give_centre, style_spaces
+from gandissect_adapters.families.style.style_network import (
+    NOISE,
+    TRUNCATION,
+    TRUNCATION_LAYERS,
+    MappingNetwork,
+    StyleNetwork,
+    give_centre,
+    give_truncation,
+    style_spaces,
+)
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _AVERAGE = "truncation.w_avg"
 _FUSED_FROM = 128
 _OPTIONS = {
     "truncation": TRUNCATION,
-    "truncation-layers": Option("number of styles that truncation acts on, from the coarsest on", "all"),
+    "truncation-layers": TRUNCATION_LAYERS,
     "noise": NOISE,
     "rate": Option("learning rate multiplier of the mapping network", "0.01"),
     "mbstd-group": Option("images that the discriminator's minibatch deviation is taken over", "4"),
@@ -51,7 +60,7 @@ class GenforceFamily(Family):
         """The discriminator with the file's tensors."""
 
     def _mapping(self, widths: list[int], rate: float) -> MappingNetwork:
-        return MappingNetwork(widths, rate=rate, gain=self.mapping_gain, after=SQRT2 / self.mapping_gain)
+        return MappingNetwork(widths, layer="dense", rate=rate, gain=self.mapping_gain, after=SQRT2 / self.mapping_gain)
 
     def generator(self, case: Case) -> Networks:
         """The generator, truncation around the mean that the file holds."""
@@ -63,14 +72,13 @@ class GenforceFamily(Family):
         if case.choice("noise", ("const", "zero")) == "zero":
             _silence(module)
         give_centre(case, module, widths[0], tensors.get(_AVERAGE), f"{_AVERAGE} of the file")
-        if case.option("truncation-layers") != "all":
-            module.truncated = case.whole("truncation-layers")
+        give_truncation(case, module)
         main = [name for name, _ in module.named_modules() if has({name: 0}, r"synthesis\.layer\d+")]
         return Networks(
             generator=module,
             latent=LatentSpace("z", (widths[0],)),
             output_range=(-1.0, 1.0),
-            inner=style_spaces(module, widths[-1]),
+            inner=style_spaces(module),
             main_layers=tuple(main),
         )
 

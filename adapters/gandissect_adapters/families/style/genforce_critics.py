@@ -15,20 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gandissect_adapters.families.style.genforce_stylegan import BlurLayer
-from gandissect_adapters.families.style.ops import SQRT2, EqualLinear, lrelu, minibatch_std, resample, shifted_mean
-
-
-class MinibatchStd(nn.Module):
-    """How much the images of a group differ, as one more unit (Karras et al. 2018, section 3)."""
-
-    def __init__(self, group: int) -> None:
-        super().__init__()
-        self.group = group
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, C + 1, H, W]."""
-        return minibatch_std(x, self.group)
+from gandissect_adapters.families.layers import SQRT2, EqualLinear, MinibatchStd, StoredBlur
+from gandissect_adapters.families.style.ops import lrelu, resample, shifted_mean
 
 
 class PooledLayer(nn.Module):
@@ -42,7 +30,7 @@ class PooledLayer(nn.Module):
     def __init__(self, width_in: int, width_out: int, side: int = 3, *, halving: str = "", group: int = 0) -> None:
         super().__init__()
         self.mbstd = MinibatchStd(group) if group else nn.Identity()
-        self.blur = BlurLayer(width_in) if halving else nn.Identity()
+        self.blur = StoredBlur(width_in, "kernel") if halving else nn.Identity()
         self.weight = nn.Parameter(torch.empty(width_out, width_in + bool(group), side, side))
         self.bias = nn.Parameter(torch.empty(width_out))
         self.activate = nn.LeakyReLU(0.2)

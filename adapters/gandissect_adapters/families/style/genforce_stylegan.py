@@ -1,6 +1,6 @@
-"""The generator of genforce's StyleGAN, and the mapping network that its StyleGAN2 shares.
+"""The generator of genforce's StyleGAN.
 
-mapping = MappingNetwork([512] * 9, rate=0.01, gain=SQRT2, after=1.0)
+mapping = MappingNetwork([512] * 9, layer="dense", rate=0.01, gain=SQRT2, after=1.0)
 StyleGan(mapping, Synthesis(widths, style_width=512, colours=3, fused=[False] * len(widths)))
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -16,46 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gandissect_adapters.families.style.ops import SQRT2, EqualLinear, lrelu, shifted_mean
-from gandissect_adapters.families.style.style_spaces import PixelNorm, StyleNetwork
-
-
-class MappingNetwork(nn.Module):
-    """Latents scaled to second moment 1, then layers ``dense0``, ``dense1`` …
-
-    Args:
-        widths: Z, the hidden widths and W.
-        gain: factor on the weights; ``after`` the one on the activation.
-    """
-
-    def __init__(self, widths: Sequence[int], *, rate: float, gain: float, after: float) -> None:
-        super().__init__()
-        self.norm = PixelNorm()
-        self.depth = len(widths) - 1
-        for index, (into, out) in enumerate(pairwise(widths)):
-            layer = EqualLinear(into, out, rate=rate, gain=gain, activation=partial(lrelu, gain=after))
-            self.add_module(f"dense{index}", layer)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """[N, Z] to [N, W]."""
-        w = self.norm(z)
-        for index in range(self.depth):
-            w = self.get_submodule(f"dense{index}")(w)
-        return cast("Tensor", w)
-
-
-class BlurLayer(nn.Module):
-    """The 3x3 binomial filter of the file over each unit, zero padded."""
-
-    kernel: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("kernel", torch.empty(width, 1, 3, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same shape."""
-        return functional.conv2d(x, self.kernel, padding=1, groups=x.shape[1])
+from gandissect_adapters.families.layers import SQRT2, EqualConv2d, EqualLinear, StoredBlur, enlarge
+from gandissect_adapters.families.style.ops import shifted_mean
+from gandissect_adapters.families.style.style_network import MappingNetwork, StyleNetwork
 
 
 class NoiseLayer(nn.Module):
@@ -96,7 +58,7 @@ class SynthesisLayer(nn.Module):
         else:
             self.weight = nn.Parameter(torch.empty(width_out, width_in, 3, 3))
         self.bias = nn.Parameter(torch.empty(width_out))
-        self.blur = BlurLayer(width_out) if start in ("up", "fused") else nn.Identity()
+        self.blur = StoredBlur(width_out, "kernel") if start in ("up", "fused") else nn.Identity()
         self.apply_noise = NoiseLayer(width_out, side)
         self.activate = nn.LeakyReLU(0.2)
         self.normalize = InstanceNorm()
@@ -111,7 +73,7 @@ class SynthesisLayer(nn.Module):
             kernel = 4.0 * shifted_mean(weight).transpose(0, 1)
             x = functional.conv_transpose2d(x, kernel, stride=2, padding=1)
         else:
-            x = functional.interpolate(x, scale_factor=2.0, mode="nearest") if self.start == "up" else x
+            x = enlarge(x) if self.start == "up" else x
             x = functional.conv2d(x, weight, padding=1)
         return cast("Tensor", self.blur(x))
 
@@ -122,19 +84,6 @@ class SynthesisLayer(nn.Module):
         # Karras et al. 2019, eq. 1, with the scale counted from 1.
         scale, shift = self.style(w)[:, :, None, None].chunk(2, 1)
         return cast("Tensor", x * (scale + 1.0) + shift)
-
-
-class OutputLayer(nn.Module):
-    """The 1x1 convolution to colours, with equalised learning rate."""
-
-    def __init__(self, width: int, colours: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(colours, width, 1, 1))
-        self.bias = nn.Parameter(torch.empty(colours))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, 3, H, W]."""
-        return functional.conv2d(x, self.weight / math.sqrt(self.weight.shape[1]), self.bias)
 
 
 class Synthesis(nn.Module):
@@ -156,7 +105,7 @@ class Synthesis(nn.Module):
             first = SynthesisLayer(into, out, style_width, side=side, start=start)
             self.add_module(f"layer{2 * block}", first)
             self.add_module(f"layer{2 * block + 1}", SynthesisLayer(out, out, style_width, side=side, start="same"))
-            self.add_module(f"output{block}", OutputLayer(out, colours))
+            self.add_module(f"output{block}", EqualConv2d(out, colours, 1))
 
     def forward(self, ws: Tensor) -> Tensor:
         """Styles [N, L, W] to images [N, 3, S, S] of the full size."""
@@ -174,7 +123,7 @@ class Synthesis(nn.Module):
             if image is None:
                 image = head(x)
                 continue
-            image = functional.interpolate(image, scale_factor=2.0, mode="nearest")
+            image = enlarge(image)
             share = left + 1 - detail
             if share > 0.0:
                 image = head(x) * share + image * (1.0 - share)
@@ -199,7 +148,7 @@ class StyleGan(StyleNetwork):
         """One for each layer."""
         return 2 * self.synthesis.blocks
 
-    def map(self, z: Tensor) -> Tensor:
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents [N, Z] to w [N, W], before truncation."""
         return cast("Tensor", self.mapping(z))
 

@@ -1,6 +1,6 @@
 """The generator of genforce's StyleGAN2 with image skips.
 
-StyleGan2(MappingNetwork([512] * 9, rate=0.01, gain=1.0, after=SQRT2), Synthesis(widths, style_width=512, colours=3))
+StyleGan2(MappingNetwork([512] * 9, layer="dense", rate=0.01), Synthesis(widths, style_width=512, colours=3, taps=4))
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gandissect_adapters.families.style.genforce_stylegan import MappingNetwork
-from gandissect_adapters.families.style.ops import EqualLinear, lrelu, modulated_conv, same_conv, up_conv, up_image
-from gandissect_adapters.families.style.style_spaces import ModulatedNetwork
+from gandissect_adapters.families.layers import EqualLinear, LearntConstant
+from gandissect_adapters.families.style.ops import lrelu, modulated_conv, same_conv, up_conv, up_image
+from gandissect_adapters.families.style.style_network import MappingNetwork, ModulatedNetwork
 
 
 class FilterLayer(nn.Module):
@@ -78,24 +78,12 @@ class ModulatedLayer(nn.Module):
         return lrelu(x + self.noise * self.noise_strength + self.bias[:, None, None])
 
 
-class ConstantInput(nn.Module):
-    """The learnt 4x4 map that every image starts from."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.const = nn.Parameter(torch.empty(1, width, 4, 4))
-
-    def forward(self, like: Tensor) -> Tensor:
-        """[N, C, 4, 4] for as many images as ``like`` has rows."""
-        return self.const.repeat(len(like), 1, 1, 1)
-
-
 class Synthesis(nn.Module):
     """``layer0`` at 4 px, then two layers per resolution, and a head ``output0`` … for each; ``widths`` are their units."""
 
     def __init__(self, widths: Sequence[int], style_width: int, colours: int, taps: int) -> None:
         super().__init__()
-        self.early_layer = ConstantInput(widths[0])
+        self.early_layer = LearntConstant(widths[0], "const")
         self.add_module("layer0", ModulatedLayer(widths[0], widths[0], style_width, side=4))
         self.add_module("output0", ModulatedLayer(widths[0], colours, style_width, side=0))
         for block, (into, out) in enumerate(pairwise(widths), 1):
@@ -150,7 +138,7 @@ class StyleGan2(ModulatedNetwork):
         """One for each layer and one for the last head."""
         return self.synthesis.layers + 1
 
-    def map(self, z: Tensor) -> Tensor:
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents [N, Z] to w [N, W], before truncation."""
         return cast("Tensor", self.mapping(z))
 

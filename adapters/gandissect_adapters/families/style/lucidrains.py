@@ -13,63 +13,24 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gandissect.adapter import Networks
 from gandissect.errors import NotOpened, UsageError
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
+from gandissect_adapters.families.layers import MirrorBlur, UnitMapping
 from gandissect_adapters.families.style.ops import modulated_conv
-from gandissect_adapters.families.style.style_spaces import TRUNCATION, ModulatedNetwork, give_centre, style_spaces
+from gandissect_adapters.families.style.style_network import (
+    TRUNCATION,
+    ModulatedNetwork,
+    give_centre,
+    give_truncation,
+    style_spaces,
+)
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 _MAPPINGS = {"GE": "SE", "G": "S"}
-
-
-class RateLinear(nn.Module):
-    """A linear layer whose weight and bias are multiplied by ``rate`` alone, without 1 / sqrt(fan-in)."""
-
-    def __init__(self, width_in: int, width_out: int, rate: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width_out, width_in))
-        self.bias = nn.Parameter(torch.empty(width_out))
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, in] to [N, out]."""
-        return functional.linear(x, self.weight * self.rate, self.bias * self.rate)
-
-
-class StyleVectorizer(nn.Module):
-    """The mapping network: latents scaled to length 1, then ``depth`` layers."""
-
-    def __init__(self, width: int, depth: int, rate: float) -> None:
-        super().__init__()
-        stages: list[nn.Module] = []
-        for _ in range(depth):
-            stages += [RateLinear(width, width, rate), nn.LeakyReLU(0.2)]
-        self.net = nn.Sequential(*stages)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """[N, D] to [N, D]."""
-        return cast("Tensor", self.net(functional.normalize(z, dim=1)))
-
-
-class Blur(nn.Module):
-    """The outer product of ``f`` [3] with itself, to sum 1, over maps that are mirrored at their borders."""
-
-    f: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("f", torch.empty(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same shape."""
-        kernel = torch.outer(self.f, self.f)
-        weight = (kernel / kernel.abs().sum()).expand(x.shape[1], 1, 3, 3)
-        return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="reflect"), weight, groups=x.shape[1])
 
 
 class Conv2dMod(nn.Module):
@@ -93,7 +54,9 @@ class RgbBlock(nn.Module):
         self.to_style = nn.Linear(style_width, width)
         self.conv = Conv2dMod(width, colours, 1, demodulate=False)
         self.upsample = (
-            None if last else nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), Blur())
+            None
+            if last
+            else nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), MirrorBlur())
         )
 
     def forward(self, x: Tensor, style: Tensor, image: Tensor | None) -> Tensor:
@@ -184,7 +147,7 @@ class StyleGan2(ModulatedNetwork):
 
     noise: Tensor
 
-    def __init__(self, mapping: StyleVectorizer, synthesis: Generator) -> None:
+    def __init__(self, mapping: UnitMapping, synthesis: Generator) -> None:
         super().__init__()
         self.S = mapping
         self.G = synthesis
@@ -196,7 +159,7 @@ class StyleGan2(ModulatedNetwork):
         """One for each block."""
         return len(self.G.blocks)
 
-    def map(self, z: Tensor) -> Tensor:
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents [N, D] to w [N, D], before truncation."""
         return cast("Tensor", self.S(z))
 
@@ -231,7 +194,7 @@ class DiscriminatorBlock(nn.Module):
         first, second = nn.Conv2d(width_in, width_out, 3, padding=1), nn.Conv2d(width_out, width_out, 3, padding=1)
         self.net = nn.Sequential(first, nn.LeakyReLU(0.2), second, nn.LeakyReLU(0.2))
         halving = nn.Conv2d(width_out, width_out, 3, padding=1, stride=2)
-        self.downsample = None if last else nn.Sequential(Blur(), halving)
+        self.downsample = None if last else nn.Sequential(MirrorBlur(), halving)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] to [N, out, H/2, W/2]."""
@@ -316,12 +279,13 @@ class LucidrainsStyleGan2(Family):
         module = self._generator(case, tensors, width, len(layers))
         self._add_noise(case, module)
         give_centre(case, module, width)
+        give_truncation(case, module)
         blocks = tuple(f"G.blocks.{index}" for index in range(module.style_count))
         return Networks(
             generator=module,
             latent=LatentSpace("z", (width,)),
             output_range=(0.0, 1.0),
-            inner=style_spaces(module, width),
+            inner=style_spaces(module),
             main_layers=blocks,
         )
 
@@ -336,7 +300,7 @@ class LucidrainsStyleGan2(Family):
         rate = case.number("rate", known, "lr_mlp of the config.json beside the file")
         return load(
             lambda: StyleGan2(
-                StyleVectorizer(width, depth, rate),
+                UnitMapping([width] * (depth + 1), rate),
                 Generator(width, widths, colours, constant="G.initial_block" in tensors),
             ),
             tensors,

@@ -1,11 +1,10 @@
-"""What the networks of the StyleGAN line share: filtered resampling, modulated convolution, equalised layers, statistics.
+"""What the networks of the StyleGAN line share: filtered resampling, modulated convolution, truncation.
 
 blurred = resample(x, fir_kernel((1, 3, 3, 1)), up=2, pad=(2, 1), gain=4.0)
 y = modulated_conv(x, weight, style, partial(up_conv, kernel=kernel))
-scores = minibatch_std(features, group=4, channels=1)
 
 Everything is plain PyTorch on [N, C, H, W], differentiable twice, without in-place operations, and a sample's result does not
-depend on the rest of its batch (but for ``minibatch_std``, which is about the batch).
+depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gandissect_adapters.families.layers import SQRT2
+
 Convolve = Callable[[Tensor, Tensor], Tensor]
 """x [N, I, H, W], weight [O, I, k, k] -> [N, O, H', W']: ``same_conv``, or ``partial(up_conv, kernel=kernel)``."""
-
-SQRT2 = 2.0**0.5
 
 
 def fir_kernel(taps: Sequence[float]) -> Tensor:
@@ -177,44 +176,6 @@ class FusedLeakyReLU(nn.Module):
         return lrelu(x + bias, slope=self.slope, gain=self.gain, clamp=self.clamp)
 
 
-class EqualLinear(nn.Module):
-    """A linear layer with equalised learning rate (Karras et al. 2018, section 4.1).
-
-    weight * (gain * rate / sqrt(in)) and bias * rate are applied; parameters are called ``weight`` [out, in] and ``bias`` [out].
-
-    Args:
-        rate: the learning rate multiplier ``lr_mul`` (0.01 in most mapping networks).
-        gain: on the weight alone.
-        activation: what is applied to the result, such as ``lrelu``; None for a linear layer.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        bias: bool = True,
-        rate: float = 1.0,
-        gain: float = 1.0,
-        activation: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.normal_(torch.empty(outputs, inputs), std=1.0 / rate))
-        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.rate, self.scale, self.activation = rate, gain * rate / inputs**0.5, activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] to [..., out]."""
-        bias = None if self.bias is None else self.bias * self.rate
-        y = F.linear(x * self.scale, self.weight, bias)
-        return y if self.activation is None else self.activation(y)
-
-
-def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) over ``dim`` (Karras et al. 2018, eq. 2): second moment 1."""
-    return x * torch.rsqrt(x.square().mean(dim, keepdim=True) + eps)
-
-
 def truncate(w: Tensor, centre: Tensor, psi: float, *, layers: int | None = None) -> Tensor:
     """``w`` pulled to ``centre``: centre + psi * (w - centre) (Karras et al. 2019, appendix B).
 
@@ -231,43 +192,6 @@ def truncate(w: Tensor, centre: Tensor, psi: float, *, layers: int | None = None
     if w.dim() < 3 or layers is None:
         return pulled
     return torch.cat([pulled[:, :layers], w[:, layers:]], 1)
-
-
-def minibatch_std(
-    x: Tensor,
-    group: int | None = 4,
-    channels: int = 1,
-    *,
-    unbiased: bool = False,
-    consecutive: bool = False,
-    eps: float = 1e-8,
-) -> Tensor:
-    """``x`` with ``channels`` constant maps behind: how much the samples of a group differ (Karras et al. 2018, section 3).
-
-    Args:
-        x: [N, C, H, W].
-        group: samples per group, at most N; None for the whole batch. Where it does not divide N the next smaller divisor is
-            taken (the original implementations fail there).
-        channels: number of maps F; map f is about the f-th of F slices of the units, so F divides C.
-        unbiased: variance over n - 1 instead of n (0 for a group of one).
-        consecutive: samples 0..g-1 form a group; otherwise 0, N/g, 2N/g and so on do.
-
-    Returns:
-        [N, C + channels, H, W].
-    """
-    n, units, height, width = x.shape
-    size = min(group or n, n)
-    while n % size:
-        size -= 1
-    groups = n // size
-    if consecutive:
-        y = x.reshape(groups, size, channels, units // channels, height, width).transpose(0, 1)
-    else:
-        y = x.reshape(size, groups, channels, units // channels, height, width)
-    spread = (y - y.mean(0)).square().sum(0) / max(size - 1 if unbiased else size, 1)
-    level = (spread + eps).sqrt().mean((2, 3, 4))  # [groups, channels]
-    each = level.repeat_interleave(size, 0) if consecutive else level.repeat(size, 1)
-    return torch.cat([x, each[:, :, None, None].expand(n, channels, height, width)], 1)
 
 
 def shifted_mean(weight: Tensor) -> Tensor:

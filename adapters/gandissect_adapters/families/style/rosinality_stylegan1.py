@@ -18,46 +18,21 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened, UsageError
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
-from gandissect_adapters.families.style.ops import minibatch_std
+from gandissect_adapters.families.layers import LearntConstant, PixelNorm, StoredBlur, enlarge, fade, minibatch_std
 from gandissect_adapters.families.style.rosinality_layers import (
-    Blur,
-    EqualConv2d,
-    EqualLinear,
     FusedResample,
-    runtime_scale,
+    HeldConv2d,
+    HeldLinear,
+    NoiseInjection,
 )
-from gandissect_adapters.families.style.style_spaces import (
+from gandissect_adapters.families.style.style_network import (
     TRUNCATION,
-    PixelNorm,
     StyleNetwork,
     give_centre,
+    give_truncation,
     style_spaces,
 )
 from gandissect_adapters.recognise.unwrap import Role, StateDict
-
-
-class ConstantInput(nn.Module):
-    """The learnt 4x4 map that every image starts from."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.input = nn.Parameter(torch.empty(1, width, 4, 4))
-
-    def forward(self, like: Tensor) -> Tensor:
-        """[N, C, 4, 4] for styles ``like`` [N, D]."""
-        return self.input.repeat(len(like), 1, 1, 1)
-
-
-class NoiseInjection(nn.Module):
-    """Adds noise, weighted per unit with equalised learning rate."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight_orig = nn.Parameter(torch.empty(1, width, 1, 1))
-
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """[N, C, H, W] and [N or 1, 1, H, W] to [N, C, H, W]."""
-        return x + self.weight_orig * runtime_scale(self.weight_orig) * noise
 
 
 class AdaptiveInstanceNorm(nn.Module):
@@ -66,7 +41,7 @@ class AdaptiveInstanceNorm(nn.Module):
     def __init__(self, width: int, style_width: int) -> None:
         super().__init__()
         self.norm = nn.InstanceNorm2d(width)
-        self.style = EqualLinear(style_width, width * 2)
+        self.style = HeldLinear(style_width, width * 2)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """[N, C, H, W] and [N, D] to [N, C, H, W]."""
@@ -91,16 +66,18 @@ class StyledConvBlock(nn.Module):
         super().__init__()
         self.conv1: nn.Module
         if first:
-            self.conv1 = ConstantInput(width_in)
+            self.conv1 = LearntConstant(width_in, "input")
         elif fused:
-            self.conv1 = nn.Sequential(FusedResample(width_in, width_out, up=True), Blur(width_out))
+            self.conv1 = nn.Sequential(FusedResample(width_in, width_out, up=True), StoredBlur(width_out, "weight"))
         else:
-            conv = EqualConv2d(width_in, width_out, 3, 1)
-            self.conv1 = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv, Blur(width_out))
+            conv = HeldConv2d(width_in, width_out, 3, 1)
+            self.conv1 = nn.Sequential(
+                nn.Upsample(scale_factor=2, mode="nearest"), conv, StoredBlur(width_out, "weight")
+            )
         self.noise1 = NoiseInjection(width_out)
         self.lrelu1 = nn.LeakyReLU(0.2)
         self.adain1 = AdaptiveInstanceNorm(width_out, style_width)
-        self.conv2 = EqualConv2d(width_out, width_out, 3, 1)
+        self.conv2 = HeldConv2d(width_out, width_out, 3, 1)
         self.noise2 = NoiseInjection(width_out)
         self.lrelu2 = nn.LeakyReLU(0.2)
         self.adain2 = AdaptiveInstanceNorm(width_out, style_width)
@@ -124,7 +101,7 @@ class Generator(nn.Module):
             StyledConvBlock(into, out, style_width, side=4 << level, first=level == 0, fused=fused[level])
             for level, (into, out) in enumerate(zip(entries, widths, strict=True))
         )
-        self.to_rgb = nn.ModuleList(EqualConv2d(width, 3, 1) for width in widths)
+        self.to_rgb = nn.ModuleList(HeldConv2d(width, 3, 1) for width in widths)
 
     def forward(self, styles: Tensor, step: int, alpha: float) -> Tensor:
         """Images [N, 3, S, S], S = 4 * 2**step, of styles [N, step + 1, D], one for each level.
@@ -136,8 +113,7 @@ class Generator(nn.Module):
             before, x = x, self.progression[level](x, styles[:, level])
         image: Tensor = self.to_rgb[step](x)
         if step > 0 and 0.0 <= alpha < 1.0:
-            small = functional.interpolate(self.to_rgb[step - 1](before), scale_factor=2.0, mode="nearest")
-            image = (1.0 - alpha) * small + alpha * image
+            image = fade(image, enlarge(self.to_rgb[step - 1](before)), alpha)
         return image
 
 
@@ -153,7 +129,7 @@ class StyledGenerator(StyleNetwork):
         self.generator = Generator(widths, style_width, fused)
         stages: list[nn.Module] = [PixelNorm()]
         for _ in range(depth):
-            stages += [EqualLinear(style_width, style_width), nn.LeakyReLU(0.2)]
+            stages += [HeldLinear(style_width, style_width), nn.LeakyReLU(0.2)]
         self.style = nn.Sequential(*stages)
         self.step = len(widths) - 1
         self.alpha = 1.0
@@ -170,7 +146,7 @@ class StyledGenerator(StyleNetwork):
         """Levels that take a style of their own."""
         return self.step + 1
 
-    def map(self, z: Tensor) -> Tensor:
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents [N, D] to styles w [N, D], not truncated."""
         return cast("Tensor", self.style(z))
 
@@ -197,14 +173,14 @@ class ConvBlock(nn.Module):
 
     def __init__(self, width_in: int, width_out: int, half: str) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(EqualConv2d(width_in, width_out, 3, 1), nn.LeakyReLU(0.2))
+        self.conv1 = nn.Sequential(HeldConv2d(width_in, width_out, 3, 1), nn.LeakyReLU(0.2))
         stages: list[nn.Module]
         if half == "fused":
-            stages = [Blur(width_out), FusedResample(width_out, width_out, up=False)]
+            stages = [StoredBlur(width_out, "weight"), FusedResample(width_out, width_out, up=False)]
         elif half == "pooled":
-            stages = [Blur(width_out), EqualConv2d(width_out, width_out, 3, 1), nn.AvgPool2d(2)]
+            stages = [StoredBlur(width_out, "weight"), HeldConv2d(width_out, width_out, 3, 1), nn.AvgPool2d(2)]
         else:
-            stages = [EqualConv2d(width_out, width_out, 4)]
+            stages = [HeldConv2d(width_out, width_out, 4)]
         self.conv2 = nn.Sequential(*stages, nn.LeakyReLU(0.2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,10 +207,10 @@ class Discriminator(nn.Module):
             ConvBlock(widths[k] + (k == last), widths[k + 1], half) for k, half in enumerate(halves)
         )
         self.from_rgb = nn.ModuleList(
-            nn.Sequential(EqualConv2d(3, width, 1), nn.LeakyReLU(0.2)) if activated else EqualConv2d(3, width, 1)
+            nn.Sequential(HeldConv2d(3, width, 1), nn.LeakyReLU(0.2)) if activated else HeldConv2d(3, width, 1)
             for width in widths[:-1]
         )
-        self.linear = EqualLinear(widths[-1], 1)
+        self.linear = HeldLinear(widths[-1], 1)
         self.step, self.alpha = step, alpha
 
     def forward(self, images: Tensor) -> Tensor:
@@ -248,7 +224,7 @@ class Discriminator(nn.Module):
             x = self.progression[k](x)
             if k == start and k < last and 0.0 <= self.alpha < 1.0:
                 small = self.from_rgb[k + 1](functional.avg_pool2d(images, 2))
-                x = (1.0 - self.alpha) * small + self.alpha * x
+                x = fade(x, small, self.alpha)
         return cast("Tensor", self.linear(x.flatten(1)))
 
 
@@ -305,9 +281,10 @@ class RosinalityStyleGan1(Family):
             stream = torch.Generator().manual_seed(0)
             module.set_noise([torch.randn(1, 1, 4 << level, 4 << level, generator=stream) for level in range(step + 1)])
         give_centre(case, module, width)
+        give_truncation(case, module)
         return Networks(
             generator=module, latent=LatentSpace("z", (width,)), output_range=(-1.0, 1.0),
-            inner=style_spaces(module, width),
+            inner=style_spaces(module),
             main_layers=tuple(f"generator.progression.{level}" for level in range(step + 1)),
         )  # fmt: skip
 

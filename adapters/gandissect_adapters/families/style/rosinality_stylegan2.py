@@ -14,30 +14,28 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
+from gandissect_adapters.families.layers import EqualConv2d, EqualLinear, LearntConstant, PixelNorm, minibatch_std
 from gandissect_adapters.families.style.ops import (
-    EqualLinear,
     FusedLeakyReLU,
     lrelu,
-    minibatch_std,
     modulated_conv,
     resample,
     same_conv,
     up_conv,
     up_image,
 )
-from gandissect_adapters.families.style.style_spaces import (
+from gandissect_adapters.families.style.style_network import (
     NOISE,
     TRUNCATION,
     ModulatedNetwork,
-    PixelNorm,
     as_mean,
     give_centre,
+    give_truncation,
     style_spaces,
 )
 from gandissect_adapters.recognise.unwrap import Role, StateDict
@@ -132,18 +130,6 @@ class ToRgb(nn.Module):
         return own if image is None or self.upsample is None else own + self.upsample(image)
 
 
-class ConstantInput(nn.Module):
-    """The learnt 4x4 map that every image starts from."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.input = nn.Parameter(torch.empty(1, width, 4, 4))
-
-    def forward(self, like: Tensor) -> Tensor:
-        """[N, C, 4, 4] for as many images as ``like`` has rows."""
-        return self.input.repeat(len(like), 1, 1, 1)
-
-
 class Generator(ModulatedNetwork):
     """Mapping and synthesis with image skips.
 
@@ -162,7 +148,7 @@ class Generator(ModulatedNetwork):
         super().__init__()
         layers = [EqualLinear(style_width, style_width, rate=rate, activation=lrelu) for _ in range(depth)]
         self.style = nn.Sequential(PixelNorm(), *layers)
-        self.input = ConstantInput(widths[0])
+        self.input = LearntConstant(widths[0], "input")
         self.conv1 = StyledConv(widths[0], widths[0], style_width)
         self.to_rgb1 = ToRgb(widths[0], colours, style_width)
         self.convs = nn.ModuleList()
@@ -181,7 +167,7 @@ class Generator(ModulatedNetwork):
         """One for each convolution and one for the last to-RGB layer."""
         return len(self.convs) + 2
 
-    def map(self, z: Tensor) -> Tensor:
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents [N, D] to w [N, D], before truncation."""
         return cast("Tensor", self.style(z))
 
@@ -215,34 +201,20 @@ class Generator(ModulatedNetwork):
         return image
 
 
-class EqualConv2d(nn.Module):
-    """A convolution with equalised learning rate and without bias."""
-
-    def __init__(self, width_in: int, width_out: int, side: int, *, stride: int = 1, padding: int = 0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width_out, width_in, side, side))
-        self.stride, self.padding = stride, padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, in, H, W] to [N, out, H', W']."""
-        weight = self.weight / math.sqrt(self.weight[0].numel())
-        return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
-
-
 class ResBlock(nn.Module):
     """Two convolutions and a skip, half the size; ``taps`` is the length of the filter before each halving."""
 
     def __init__(self, width_in: int, width_out: int, taps: int) -> None:
         super().__init__()
         wide, narrow = taps, taps - 2  # padding in all, for a 3x3 and a 1x1 convolution
-        self.conv1 = nn.Sequential(EqualConv2d(width_in, width_in, 3, padding=1), FusedLeakyReLU(width_in))
+        self.conv1 = nn.Sequential(EqualConv2d(width_in, width_in, 3, padding=1, bias=False), FusedLeakyReLU(width_in))
         self.conv2 = nn.Sequential(
             Filter(taps, ((wide + 1) // 2, wide // 2)),
-            EqualConv2d(width_in, width_out, 3, stride=2),
+            EqualConv2d(width_in, width_out, 3, stride=2, bias=False),
             FusedLeakyReLU(width_out),
         )
         self.skip = nn.Sequential(
-            Filter(taps, ((narrow + 1) // 2, narrow // 2)), EqualConv2d(width_in, width_out, 1, stride=2)
+            Filter(taps, ((narrow + 1) // 2, narrow // 2)), EqualConv2d(width_in, width_out, 1, stride=2, bias=False)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -255,10 +227,14 @@ class Discriminator(nn.Module):
 
     def __init__(self, widths: Sequence[int], *, colours: int, last: int, group: int, taps: int) -> None:
         super().__init__()
-        self.convs = nn.Sequential(nn.Sequential(EqualConv2d(colours, widths[0], 1), FusedLeakyReLU(widths[0])))
+        self.convs = nn.Sequential(
+            nn.Sequential(EqualConv2d(colours, widths[0], 1, bias=False), FusedLeakyReLU(widths[0]))
+        )
         for into, out in pairwise(widths):
             self.convs.append(ResBlock(into, out, taps))
-        self.final_conv = nn.Sequential(EqualConv2d(widths[-1] + 1, last, 3, padding=1), FusedLeakyReLU(last))
+        self.final_conv = nn.Sequential(
+            EqualConv2d(widths[-1] + 1, last, 3, padding=1, bias=False), FusedLeakyReLU(last)
+        )
         self.final_linear = nn.Sequential(EqualLinear(last * 16, last, activation=lrelu), EqualLinear(last, 1))
         self.group = group
 
@@ -323,12 +299,13 @@ class RosinalityStyleGan2(Family):
             for noise in module.noises.buffers():
                 noise.data = torch.zeros_like(noise)
         give_centre(case, module, width, as_mean(case.file.get("latent_avg"), width), "latent_avg of the file")
+        give_truncation(case, module)
         convs = [f"convs.{index}" for index in range(len(module.convs))]
         return Networks(
             generator=module,
             latent=LatentSpace("z", (width,)),
             output_range=(-1.0, 1.0),
-            inner=style_spaces(module, width),
+            inner=style_spaces(module),
             main_layers=("conv1", *convs),
         )
 

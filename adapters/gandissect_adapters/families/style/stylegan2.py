@@ -15,16 +15,15 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, indices, load
-from gandissect_adapters.families.style.style_generator import (
+from gandissect_adapters.families.style.nvlabs import (
     OPTIONS,
     Mapping,
     StyleGenerator,
     check_activations,
     clamp_of,
-    inner_spaces,
     rate_of,
-    truncation,
 )
+from gandissect_adapters.families.style.style_network import NOISE, give_truncation, style_spaces
 from gandissect_adapters.families.style.stylegan2_nets import Discriminator, Epilogue, Layout, SynthesisNetwork
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
@@ -38,7 +37,7 @@ class StyleGan2(Family):
     source: ClassVar[str] = "Karras et al. 2020; NVlabs/stylegan2-ada-pytorch, NVlabs/stylegan3"
     options: ClassVar[Table[str, Option]] = {
         **OPTIONS,
-        "noise": Option("const for the noise maps of the file, zero for none", "const", "the same image every time"),
+        "noise": NOISE,
         "group": Option("samples of a minibatch statistic; all for the whole batch", "4", "the codebase's default"),
     }
 
@@ -64,14 +63,14 @@ class StyleGan2(Family):
         given = case.tensors
         check_activations(case)
         layout = _generator_layout(case)
-        psi, pulled = truncation(case)
         rate = rate_of(case)
 
         def make() -> StyleGenerator:
             mapping = mapping_like(given, layout.w, rate=rate)
-            return StyleGenerator(mapping, SynthesisNetwork(layout), psi=psi, pulled=pulled)
+            return StyleGenerator(mapping, SynthesisNetwork(layout))
 
         module = load(make, given)
+        give_truncation(case, module)
         side = max(layout.units)
         return Networks(
             generator=module,
@@ -79,7 +78,7 @@ class StyleGan2(Family):
             image_shape=(layout.channels, side, side),
             output_range=(-1.0, 1.0),
             num_classes=module.mapping.classes,
-            inner=inner_spaces(module),
+            inner=style_spaces(module),
             main_layers=tuple(
                 f"synthesis.b{size}.{'sum' if layout.architecture == 'resnet' and size > 4 else 'conv1'}"
                 for size in sorted(layout.units)

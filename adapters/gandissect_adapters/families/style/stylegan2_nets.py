@@ -20,19 +20,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gandissect_adapters.families.layers import EqualLinear, MinibatchStd
+from gandissect_adapters.families.style.nvlabs import Mapping
 from gandissect_adapters.families.style.ops import (
-    EqualLinear,
     down_conv,
     down_image,
     fir_kernel,
     lrelu,
-    minibatch_std,
     modulated_conv,
     same_conv,
     up_conv,
     up_image,
 )
-from gandissect_adapters.families.style.style_generator import Mapping
 
 HALF = 0.5**0.5
 """Gain of both branches of a residual block."""
@@ -209,7 +208,7 @@ class SynthesisNetwork(nn.Module):
         for before, side in pairwise([0, *self.sides]):
             inputs = layout.units[before] if before else 0
             self.add_module(f"b{side}", SynthesisBlock(inputs, side, layout, last=side == self.sides[-1]))
-        self.num_ws = 2 * len(self.sides)
+        self.style_count = 2 * len(self.sides)
 
     def blocks(self) -> list[SynthesisBlock]:
         """From coarse to fine."""
@@ -217,9 +216,9 @@ class SynthesisNetwork(nn.Module):
 
     def forward(self, ws: Tensor) -> Tensor:
         """Images [N, C, H, W] of w [N, L, W]."""
-        return self.draw(self.styles(ws))
+        return self.paint(self.modulate(ws))
 
-    def styles(self, ws: Tensor) -> list[Tensor]:
+    def modulate(self, ws: Tensor) -> list[Tensor]:
         """One style per layer; a block's ``torgb`` shares its w with the next block's first convolution."""
         styles: list[Tensor] = []
         first = 0
@@ -229,14 +228,14 @@ class SynthesisNetwork(nn.Module):
             first += sum(not isinstance(layer, ToRgb) for layer in layers)
         return styles
 
-    def draw(self, styles: list[Tensor]) -> Tensor:
+    def paint(self, scales: list[Tensor]) -> Tensor:
         """Images of the styles of all layers."""
         x: Tensor | None = None
         image: Tensor | None = None
         for block in self.blocks():
             count = len(block.layers())
-            x, image = block(x, image, styles[:count])
-            styles = styles[count:]
+            x, image = block(x, image, scales[:count])
+            scales = scales[count:]
         assert image is not None
         return image
 
@@ -276,18 +275,6 @@ class DiscriminatorBlock(nn.Module):
         side = None if self.skip is None else self.skip(x)
         y: Tensor = self.conv1(self.conv0(x))
         return (y if side is None else self.sum(side + y)), image
-
-
-class MinibatchStd(nn.Module):
-    """``minibatch_std`` as a layer that can be read."""
-
-    def __init__(self, group: int | None, channels: int) -> None:
-        super().__init__()
-        self.group, self.channels = group, channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, U + F, H, W] of [N, U, H, W]."""
-        return minibatch_std(x, self.group, self.channels)
 
 
 class Epilogue(nn.Module):

@@ -20,17 +20,17 @@ from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import LatentSpace
 from gandissect_adapters.families.family import Case, Family, Option, has, load
-from gandissect_adapters.families.style.ops import EqualLinear, lrelu, modulated_conv, resample
-from gandissect_adapters.families.style.style_generator import (
+from gandissect_adapters.families.layers import EqualLinear
+from gandissect_adapters.families.style.nvlabs import (
     OPTIONS,
     Mapping,
     StyleGenerator,
     clamp_of,
-    inner_spaces,
     rate_of,
     recorded,
-    truncation,
 )
+from gandissect_adapters.families.style.ops import lrelu, modulated_conv, resample
+from gandissect_adapters.families.style.style_network import give_truncation, style_spaces
 from gandissect_adapters.families.style.stylegan2 import latent_size, mapping_like
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
@@ -173,22 +173,22 @@ class SynthesisNetwork(nn.Module):
         for facts in layers:
             self.add_module(facts.name, SynthesisLayer(facts, w))
         self.names = [facts.name for facts in layers]
-        self.num_ws = len(layers) + 1
+        self.style_count = len(layers) + 1
         self.scale = scale
 
     def forward(self, ws: Tensor) -> Tensor:
         """Images [N, C, H, W] of w [N, L, W]."""
-        return self.draw(self.styles(ws))
+        return self.paint(self.modulate(ws))
 
-    def styles(self, ws: Tensor) -> list[Tensor]:
+    def modulate(self, ws: Tensor) -> list[Tensor]:
         """The input's motion [N, 4], then one style per layer."""
         parts = [self.get_submodule(name).get_submodule("affine") for name in ("input", *self.names)]
         return [part(ws[:, index]) for index, part in enumerate(parts)]
 
-    def draw(self, styles: list[Tensor]) -> Tensor:
+    def paint(self, scales: list[Tensor]) -> Tensor:
         """Images of the styles of all layers."""
-        x: Tensor = self.input(styles[0])
-        for name, style in zip(self.names, styles[1:], strict=True):
+        x: Tensor = self.input(scales[0])
+        for name, style in zip(self.names, scales[1:], strict=True):
             x = self.get_submodule(name)(x, style)
         return x * self.scale
 
@@ -250,24 +250,22 @@ def alias_free_generator(case: Case, make_mapping: MakeMapping, latent: int) -> 
     given = case.tensors
     table = layer_table(case)
     start = _input_facts(case, table)
-    psi, pulled = truncation(case)
-    rate, scale = (
-        rate_of(case),
-        case.number("scale", _number(case, "synthesis", "output_scale"), "the pickle's synthesis"),
-    )
+    rate = rate_of(case)
+    scale = case.number("scale", _number(case, "synthesis", "output_scale"), "the pickle's synthesis")
     w = int(given["synthesis.input.affine.weight"].shape[1])
 
     def make() -> StyleGenerator:
-        return StyleGenerator(make_mapping(rate, w), SynthesisNetwork(start, table, w, scale), psi=psi, pulled=pulled)
+        return StyleGenerator(make_mapping(rate, w), SynthesisNetwork(start, table, w, scale))
 
     module = load(make, given)
+    give_truncation(case, module)
     return Networks(
         generator=module,
         latent=LatentSpace("z", (latent,)),
         image_shape=(table[-1].outputs, table[-1].size, table[-1].size),
         output_range=(-1.0, 1.0),
         num_classes=module.mapping.classes,
-        inner=inner_spaces(module),
+        inner=style_spaces(module),
         main_layers=tuple(f"synthesis.{facts.name}" for facts in table[:-1]),
     )
 

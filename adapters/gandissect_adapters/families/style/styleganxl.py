@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect_adapters.families.family import Case, Family, Option, has, indices
-from gandissect_adapters.families.style.ops import EqualLinear, lrelu
-from gandissect_adapters.families.style.style_generator import Mapping
+from gandissect_adapters.families.layers import EqualLinear
+from gandissect_adapters.families.style.nvlabs import Mapping
+from gandissect_adapters.families.style.ops import lrelu
 from gandissect_adapters.families.style.stylegan3 import StyleGan3, alias_free_generator, is_alias_free
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
@@ -33,7 +34,7 @@ class ClassMapping(Mapping):
         super().__init__(z, w, depth, classes=classes, embedding=z, rate=rate, averaged=False)
         self.register_buffer("w_avg", torch.zeros(classes, w))
 
-    def make_embedding(self, classes: int, embedding: int, z: int) -> None:
+    def make_embedding(self, classes: int, embedding: int) -> None:
         """``embed`` [classes, width] and ``embed_proj``."""
         self.embed = nn.Embedding(classes, self.width)
         self.embed_proj = EqualLinear(self.width, embedding, activation=lrelu)

@@ -1,14 +1,12 @@
-"""A generator in two halves, latent to style and style to image, and the spaces between them.
+"""What NVlabs' StyleGANs share: their mapping network with labels, the whole generator, and what their pickles say.
 
-net = StyleGenerator(Mapping(z=512, w=512, depth=8), synthesis, psi=0.7)
+net = StyleGenerator(Mapping(z=512, w=512, depth=8), synthesis)
 net(z)                                  # images [N, C, H, W]
-inner_spaces(net)                       # w, w+ and s
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping as Table
-from itertools import pairwise
 from typing import Protocol, cast
 
 import torch
@@ -16,28 +14,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandissect.errors import NotOpened
-from gandissect.gan import InnerSpace
 from gandissect_adapters.families.family import Case, Option
-from gandissect_adapters.families.style.ops import EqualLinear, lrelu, pixel_norm, truncate
+from gandissect_adapters.families.layers import EqualLinear
+from gandissect_adapters.families.style.style_network import (
+    TRUNCATION,
+    TRUNCATION_LAYERS,
+    MappingNetwork,
+    ModulatedNetwork,
+)
 
 
 class Synthesis(Protocol):
     """What draws images from styles; an nn.Module."""
 
-    num_ws: int
+    style_count: int
     """Number of w that it takes, L."""
 
     def __call__(self, ws: Tensor) -> Tensor:
-        """Images [N, C, H, W] of w [N, L, W]; equals ``draw(styles(ws))``."""
+        """Images [N, C, H, W] of w [N, L, W]; equals ``paint(modulate(ws))``."""
 
-    def styles(self, ws: Tensor) -> list[Tensor]:
+    def modulate(self, ws: Tensor) -> list[Tensor]:
         """What each layer is modulated with, [N, units of its input] each, in order of execution."""
 
-    def draw(self, styles: list[Tensor]) -> Tensor:
+    def paint(self, scales: list[Tensor]) -> Tensor:
         """Images of those."""
 
 
-class Mapping(nn.Module):
+class Mapping(MappingNetwork):
     """z and labels to w: each normalised to second moment 1, side by side, then fully connected layers (StyleGAN2-ADA, app. B).
 
     Submodules are called ``fc0``, ``fc1`` … and ``embed``, the average of w ``w_avg`` [W], as in NVlabs' files.
@@ -66,35 +69,29 @@ class Mapping(nn.Module):
         averaged: bool = True,
         hidden: int = 0,
     ) -> None:
-        super().__init__()
+        entering = z + embedding if classes else z
+        super().__init__([entering, *[hidden or w] * (depth - 1), w], layer="fc", rate=rate)
         self.classes = classes
         if classes:
-            self.make_embedding(classes, embedding, z)
-        sizes = [z + embedding if classes else z, *[hidden or w] * (depth - 1), w]
-        for index, (inputs, outputs) in enumerate(pairwise(sizes)):
-            self.add_module(f"fc{index}", EqualLinear(inputs, outputs, rate=rate, activation=lrelu))
-        self.depth = depth
+            self.make_embedding(classes, embedding)
         if averaged:
             self.register_buffer("w_avg", torch.zeros(w))
 
-    def make_embedding(self, classes: int, embedding: int, z: int) -> None:
+    def make_embedding(self, classes: int, embedding: int) -> None:
         """Put in place what ``embedded`` needs."""
         self.embed = EqualLinear(classes, embedding)
 
     def embedded(self, labels: Tensor) -> Tensor:
         """[N, embedding] of int64 [N]."""
-        return cast("Tensor", self.embed(F.one_hot(labels, self.classes).float()))
+        return cast("Tensor", self.embed(F.one_hot(labels, self.classes).to(self.get_parameter("embed.weight"))))
 
     def forward(self, z: Tensor | None, labels: Tensor | None = None) -> Tensor:
         """[N, W] of z [N, Z] (None where Z is 0) and int64 labels [N]."""
-        parts = [] if z is None else [pixel_norm(z)]
+        parts = [] if z is None else [self.norm(z)]
         if self.classes:
             assert labels is not None
-            parts.append(pixel_norm(self.embedded(labels)))
-        x = torch.cat(parts, 1)
-        for index in range(self.depth):
-            x = self.get_submodule(f"fc{index}")(x)
-        return x
+            parts.append(self.norm(self.embedded(labels)))
+        return self.mapped(torch.cat(parts, 1))
 
     def centre(self, labels: Tensor | None) -> Tensor:
         """What truncation pulls w to: [W], or [N, W] where every class has its own."""
@@ -103,76 +100,50 @@ class Mapping(nn.Module):
         return self.w_avg[labels] if labels is not None and len(self.w_avg) > 1 else self.w_avg.mean(0)
 
 
-class StyleGenerator(nn.Module):
-    """Images [N, C, H, W] of latents [N, Z] and, where the mapping takes some, int64 labels [N].
+class StyleGenerator(ModulatedNetwork):
+    """Images [N, C, H, W] of latents [N, Z] and, where the mapping takes some, int64 labels [N]."""
 
-    Args:
-        psi: truncation; 1 for none.
-        pulled: how many of the w, from the coarsest on, truncation acts on; None for all.
-    """
-
-    def __init__(self, mapping: Mapping, synthesis: nn.Module, *, psi: float = 1.0, pulled: int | None = None) -> None:
+    def __init__(self, mapping: Mapping, synthesis: nn.Module) -> None:
         super().__init__()
         self.synthesis, self.mapping = synthesis, mapping
-        self.psi, self.pulled = psi, pulled
 
     @property
-    def drawer(self) -> Synthesis:
-        """The synthesis network under its contract."""
+    def _drawer(self) -> Synthesis:
         return cast("Synthesis", self.synthesis)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """float32 [N, C, H, W], about -1 to 1."""
-        return self.drawer(self.spread(self.mapping(z, labels), labels))
+    @property
+    def style_count(self) -> int:
+        """As its synthesis network says."""
+        return self._drawer.style_count
 
-    def spread(self, w: Tensor, labels: Tensor | None) -> Tensor:
-        """[N, L, W]: w [N, W] for every layer, pulled to the centre by ``psi``."""
-        ws = w[:, None].expand(-1, self.drawer.num_ws, -1)
-        return truncate(ws, self.mapping.centre(labels), self.psi, layers=self.pulled)
+    def map(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents [N, Z] to w [N, W], before truncation."""
+        return cast("Tensor", self.mapping(z, labels))
 
+    def synthesise(self, ws: Tensor) -> Tensor:
+        """Styles [N, L, W] to images [N, C, H, W]."""
+        return self._drawer(ws)
 
-def inner_spaces(net: StyleGenerator) -> tuple[InnerSpace, ...]:
-    """w (one style vector), w+ (one per layer, Abdal et al. 2019) and s (the modulations themselves, Wu et al. 2021).
+    def modulate(self, ws: Tensor) -> list[Tensor]:
+        """Styles [N, L, W] to the scales of each modulated convolution."""
+        return self._drawer.modulate(ws)
 
-    Truncation lies between w and w+. ``s`` holds the styles of all layers one after another, in order of execution.
-    """
-    drawer = net.drawer
-    with torch.no_grad():
-        mean = net.mapping.centre(None).detach()
-        means = mean.expand(drawer.num_ws, -1)
-        styles = drawer.styles(means[None])
-    sizes = [style.shape[1] for style in styles]
+    def paint(self, scales: list[Tensor]) -> Tensor:
+        """Those to images [N, C, H, W]."""
+        return self._drawer.paint(scales)
 
-    def to_ws(z: Tensor, labels: Tensor | None) -> Tensor:
-        return net.spread(net.mapping(z, labels), labels)
-
-    def from_s(s: Tensor, _labels: Tensor | None) -> Tensor:
-        return drawer.draw(list(torch.split(s, sizes, 1)))
-
-    return (
-        InnerSpace("w", (len(mean),), net.mapping, lambda w, labels: drawer(net.spread(w, labels)), mean),
-        InnerSpace("w+", (drawer.num_ws, len(mean)), to_ws, lambda ws, _labels: drawer(ws), means),
-        InnerSpace(
-            "s", (sum(sizes),), lambda z, labels: torch.cat(drawer.styles(to_ws(z, labels)), 1), from_s,
-            torch.cat(styles, 1)[0],
-        ),
-    )  # fmt: skip
+    def centre_of(self, labels: Tensor | None) -> Tensor:
+        """The mapping network's average of w, [W] or one per label [N, W]."""
+        return self.mapping.centre(labels)
 
 
 OPTIONS: Table[str, Option] = {
-    "truncation": Option("psi, how much of w's distance from its average is kept", "1", "images as trained"),
-    "truncation-layers": Option("number of w that truncation acts on", "all"),
+    "truncation": TRUNCATION,
+    "truncation-layers": TRUNCATION_LAYERS,
     "clamp": Option("largest absolute activation; none for no limit", "256", "what NVlabs' training script sets"),
     "rate": Option("learning rate multiplier of the mapping network", "0.01"),
 }
 """What no state dict of NVlabs' generators says."""
-
-
-def truncation(case: Case) -> tuple[float, int | None]:
-    """(psi, number of w it acts on or None) as asked for."""
-    psi = case.number("truncation")
-    layers = case.option("truncation-layers")
-    return psi, None if layers == "all" else case.whole("truncation-layers")
 
 
 def recorded(case: Case, path: str, attribute: str) -> object:
