@@ -75,7 +75,8 @@ class StateDictAdapter(Adapter):
         found, state = _first_generator(peek.path, states, assume)
         critics = [other for other in states if other.role == "discriminator" and other is not state]
         for critic in _critics_of(hints.discriminator_path) or critics[:1]:
-            found = sized_by(critic, found, state, assume)
+            if recognised(critic)[0] is None:  # families know their size themselves
+                found = sized_by(critic, found, state, assume)
         notes = list(found.notes)
         if state.averaged:
             notes.insert(0, f"averaged weights ('{state.name}') are used, not those of the last training step")

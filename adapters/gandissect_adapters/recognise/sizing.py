@@ -13,6 +13,7 @@ from gandissect_adapters.recognise.chain import NoChain, read_chain
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.generator import Found, open_generator
 from gandissect_adapters.recognise.geometry import Goal, Shapes
+from gandissect_adapters.recognise.plan import VECTOR
 from gandissect_adapters.recognise.unwrap import StateDict
 
 _SIDES = (16, 28, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -32,7 +33,7 @@ def sized_by(critic: StateDict, found: Found, state: StateDict, assume: Assume) 
     costs = _costs(critic, channels, {*_SIDES, height})
     own = costs.get(height, inf)
     better = sorted((cost, side) for side, cost in costs.items() if cost < own - _CLEAR)
-    for _, side in better[:_TRIES]:
+    for _, side in [choice for choice in better if _reachable(found, choice[1])][:_TRIES]:
         try:
             other = open_generator(state, assume, (side, side), sized="its discriminator takes images of this size")
         except (NoChain, NotOpened):
@@ -40,6 +41,17 @@ def sized_by(critic: StateDict, found: Found, state: StateDict, assume: Assume) 
         if (other.mismatch or 0.0) <= _WORSE * (found.mismatch or 0.0) + 1e-4 and other.image_shape[0] == channels:
             return other
     return found
+
+
+def _reachable(found: Found, side: int) -> bool:
+    """Whether images of that side come out when only what follows the last norm changes: all before it was measured."""
+    ops = found.chain.ops
+    last = max((index for index, op in enumerate(ops) if op.kind == "norm"), default=-1)
+    kept = [step.geometry for op, step in zip(ops, found.state.steps, strict=True) if op.kind in ("conv", "deconv")]
+    kept = kept[: sum(op.kind in ("conv", "deconv") for op in ops[: last + 1])]
+    strides, paddings = tuple(g.stride for g in kept), tuple(g.padding for g in kept)
+    shapes = Shapes(ops, "generator", Goal((side, side), strides, paddings))
+    return shapes.rest(0, ops[0].into, VECTOR if ops[0].kind == "linear" else (1, 1)) < inf
 
 
 def _costs(critic: StateDict, channels: int, sides: set[int]) -> dict[int, float]:
