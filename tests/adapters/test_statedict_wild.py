@@ -48,7 +48,13 @@ def off_by(found: Networks, recorded: dict[str, Tensor]) -> float:
     return float((images - recorded["images"]).abs().max())
 
 
-@pytest.mark.parametrize("slug", DCGAN_LIKE)
+ALIKE = {"celeba32-began-massi_0", "celeba32-began-massi_700"}
+"""Earlier epochs of a network that is in the quick suite."""
+
+
+@pytest.mark.parametrize(
+    "slug", [pytest.param(slug, marks=[pytest.mark.slow] if slug in ALIKE else []) for slug in DCGAN_LIKE]
+)
 def test_recorded_images_come_out(shared: Path, slug: str) -> None:
     folder = shared / "checkpoints" / slug
     meta, recorded = facts(folder)

@@ -11,12 +11,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gandissect.errors import NotOpened
 from gandissect_adapters.recognise.attention import built
 from gandissect_adapters.recognise.chain import Chain, Op
 from gandissect_adapters.recognise.oracle import groups_of, norm_named
 from gandissect_adapters.recognise.plan import SHUFFLE, Step, activation
-
-META = torch.device("meta")
 
 
 class Rebuilt(nn.Module):
@@ -163,42 +162,43 @@ def _layer(op: Op, step: Step, eps: float) -> nn.Module:
     """The layer with the file's tensors; made without drawing random numbers, which are the user's."""
     if op.kind == "attention":
         return built(op.parts)
-    layer = _empty_layer(op, step, eps).to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        layer = _empty_layer(op, step, eps)
     state = {"weight": op.weight, "bias": op.bias, "running_mean": op.mean, "running_var": op.var}
     with torch.no_grad():
         for tensor in (*layer.parameters(), *layer.buffers()):
             tensor.zero_()
         for name, value in state.items():
-            if value is not None:
-                getattr(layer, name).copy_(value.reshape(getattr(layer, name).shape))
+            place = getattr(layer, name, None)
+            if value is None:
+                continue
+            if not isinstance(place, Tensor) or place.numel() != value.numel():
+                raise NotOpened(f"'{op.name}.{name}' has shape {tuple(value.shape)}, which does not fit its layer")
+            place.copy_(value.reshape(place.shape))
     return layer
 
 
 def _empty_layer(op: Op, step: Step, eps: float) -> nn.Module:
     biased, geometry = op.bias is not None, step.geometry
     if op.kind == "linear":
-        return nn.Linear(op.into, op.out, bias=biased, device=META)
+        return nn.Linear(op.into, op.out, bias=biased)
     if op.kind == "conv":
-        return nn.Conv2d(op.into, op.out, op.kernel, geometry.stride, geometry.padding, bias=biased, device=META)
+        return nn.Conv2d(op.into, op.out, op.kernel, geometry.stride, geometry.padding, bias=biased)
     if op.kind == "deconv":
         return nn.ConvTranspose2d(
-            op.into, op.out, op.kernel, geometry.stride, geometry.padding, geometry.output_padding, bias=biased, device=META
+            op.into, op.out, op.kernel, geometry.stride, geometry.padding, geometry.output_padding, bias=biased
         )  # fmt: skip
     if op.kind == "prelu":
-        return nn.PReLU(op.into, device=META)
+        return nn.PReLU(op.into)
     maps = step.out != (0, 0)
     if op.kind == "affine" and op.weight is not None and op.weight.dim() == 3:
-        return nn.LayerNorm(tuple(op.weight.shape), device=META)
+        return nn.LayerNorm(tuple(op.weight.shape))
     if op.kind == "affine":
         norm = step.norm or norm_named(op.name)
         if not maps:
-            return nn.LayerNorm(op.into, device=META)
+            return nn.LayerNorm(op.into)
         if norm == "instance":
-            return nn.InstanceNorm2d(op.into, affine=True, device=META)
-        return nn.GroupNorm(groups_of(norm, op.into), op.into, device=META)
+            return nn.InstanceNorm2d(op.into, affine=True)
+        return nn.GroupNorm(groups_of(norm, op.into), op.into)
     affine = op.weight is not None
-    return (
-        nn.BatchNorm2d(op.into, eps, affine=affine, device=META)
-        if maps
-        else nn.BatchNorm1d(op.into, eps, affine=affine, device=META)
-    )
+    return nn.BatchNorm2d(op.into, eps, affine=affine) if maps else nn.BatchNorm1d(op.into, eps, affine=affine)

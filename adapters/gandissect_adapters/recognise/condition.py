@@ -72,7 +72,7 @@ def conditions_of(chain: Chain, assume: str | None) -> dict[str, Condition | Non
             }
     if chain.label:
         return {"one-hot after z": Condition("after", chain.label, chain.label)}
-    if table is None and first.weight is not None:
+    if table is None and first.weight is not None and first.weight.dim() > 1:
         split = _one_hot(first.weight, units_first=first.kind == "deconv")
         if split is not None:
             how, classes = split

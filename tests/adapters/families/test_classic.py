@@ -45,7 +45,20 @@ def logits(gan: Gan, case: Golden) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize(("folder", "file", "critic", "assume"), PLAIN, ids=[row[0] for row in PLAIN])
+ALIKE = {
+    "dcgan_csinva_cifar10_32",
+    "dcgan_examples_64_gray",
+    "pgan_fc_gan_28",
+    "pgan_fc_wgan_gp_28",
+    "dcgan_znxlwm_mnist_64",
+}
+"""Folders whose like is in the quick suite too."""
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "critic", "assume"),
+    [pytest.param(*row, id=row[0], marks=[pytest.mark.slow] if row[0] in ALIKE else []) for row in PLAIN],
+)
 @torch.no_grad()
 def test_images_and_logits_are_the_recorded_ones(
     shared: Path, folder: str, file: str, critic: str | None, assume: dict[str, str]
