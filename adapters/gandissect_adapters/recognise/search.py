@@ -23,6 +23,7 @@ from gandissect_adapters.recognise.unwrap import Role
 _SOFTEN = 0.002  # mismatches below this are all as good
 _SOFTEN_D = 0.1  # a discriminator's statistics also come from real images, which we do not have
 _FAR = 0.8  # log evidence beyond which a less usual shape cannot beat one that fits
+_BARE = 1.5  # log evidence against a norm without an activation in a network whose other norms have one
 _UNEVEN = 0.4  # log evidence against padding some convolutions and not others
 _POOR = 0.003  # a glance above this is no fit yet: other ways of upsampling are worth a look
 _UNLIKE = 0.5  # log evidence against a layer behind the last norm that does not do as those before it
@@ -239,7 +240,7 @@ def _activations(chain: Chain, role: Role, index: int, limits: Limits, state: St
         return [("none", 0.0)]
     base, none = (0.9, 0.0) if into_norm else (0.0, 0.7)
     if gap.slots is not None:  # what the slots are used for is weighed in _slot_penalty
-        base, none = 0.0, 0.4 if previous.kind in ("norm", "affine") else 0.0
+        base, none = 0.0, (0.4 if last == "none" else _BARE) if previous.kind in ("norm", "affine") else 0.0
     elif previous.kind == "attention":  # what it adds to is activated already
         base, none = base + 0.7, 0.0
     elif previous.kind == "norm" and state.steps[-1].activation != "none":  # it stands before the norm, not behind
