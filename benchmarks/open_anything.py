@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     "celeba64-dcgan-negiutsav": {"activation": "lrelu0.1"},
 }
 TOLERANCE = 1e-3
+PATIENCE = 6  # seconds for the search over plain stacks on a file of a family it does not know
 CLOSE = 1e-4
 
 
@@ -66,7 +68,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="Markdown file with <!-- begin --> and <!-- end --> marks")
     parser.add_argument("--only", default="", help="regular expression of folder names")
     given = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     text = tables(given.folder, given.only)
     if given.write is None:
         print(text)
@@ -135,12 +137,18 @@ def opened(folder: Path, file: Path) -> Row:
     opening = gan.opening
     unsure = ", ".join(f"{key}={value}" for key, value in facts.items())
     fit = "" if opening.mismatch is None else f"{opening.mismatch:.2g}"
-    return Row(name, opening.family, fit, opening.verification, unsure, error_of(gan, folder))
+    checked = "names and shapes" if opening.verification.startswith("every tensor") else opening.verification
+    return Row(name, opening.family, fit, checked, unsure, error_of(gan, folder))
 
 
 def without_folders(error: Exception) -> str:
     """A sentence whose paths are file names."""
     return re.sub(r"(/[\w.=-]+)+/", "", str(error))
+
+
+def give_up(_number: int, _frame: object) -> None:
+    """Ends a search that takes too long."""
+    raise TimeoutError("no answer")
 
 
 def without_family(folder: Path, file: Path, family: str) -> list[str] | None:
@@ -156,10 +164,18 @@ def without_family(folder: Path, file: Path, family: str) -> list[str] | None:
         return rest
 
     with patch.object(table, "families", fewer):
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(PATIENCE)
         try:
             gan = gandissect.open(file, device="cpu")
+        except TimeoutError:
+            return [name, f"no answer within {PATIENCE} s"]
         except GandissectError as error:
+            if "TimeoutError" in str(error) or "no answer" in str(error):
+                return [name, f"no answer within {PATIENCE} s"]
             return [name, f"refused: {without_folders(error)}"]
+        finally:
+            signal.alarm(0)
     off = error_of(gan, folder)
     fit = gan.opening.mismatch
     right = off is not None and off <= TOLERANCE
@@ -193,10 +209,12 @@ def attempts(gan: Gan, given: Tensor, arrays: Mapping[str, Tensor]) -> list[Tens
     """What the generator makes of the recorded input: whole, or z and label where it holds both."""
     module, latent, classes = gan.generator.module, gan.generator.latent, gan.generator.num_classes
     made: list[Tensor] = []
-    labels = next((arrays[name] for name in ("y", "label", "c") if name in arrays), None)
+    labels = next((arrays[name] for name in ("y", "label", "labels", "c") if name in arrays), None)
     if labels is not None and labels.dim() == 2:
         labels = labels.argmax(1)
     flat = given.flatten(1)
+    if classes and labels is not None and "z" in arrays:
+        given = arrays["z"]
     with suppress(RuntimeError, IndexError):
         if not classes:
             shape = given.shape[1:] if latent.prior == "image" else latent.shape

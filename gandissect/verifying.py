@@ -52,7 +52,7 @@ def gaussian_kl(measured: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor]) 
     (mean, var), (wanted, spread) = measured, stored
     var, spread = var + _FLOOR, spread + _FLOOR
     kl = 0.5 * ((spread / var).log() + (var + (mean - wanted) ** 2) / spread - 1.0)
-    return float(kl.nan_to_num(_CAP, _CAP, _CAP).clamp(0.0, _CAP).mean())
+    return float(kl.detach().nan_to_num(_CAP, _CAP, _CAP).clamp(0.0, _CAP).mean())
 
 
 def verify(gan: Gan) -> list[Check]:
