@@ -281,6 +281,13 @@ def test_nan_weights_are_refused_by_name(tmp_path: Path) -> None:
         opened(net, tmp_path)
 
 
+def test_a_weight_without_numbers_is_refused_by_name(tmp_path: Path) -> None:
+    state = deconv_net(SEVEN, nn.ReLU()).state_dict()
+    state["main.0.weight"] = state["main.0.weight"][..., :0]
+    with pytest.raises(NotOpened, match=r"main\.0\.weight"):
+        opened(state, tmp_path)
+
+
 def test_nothing_global_is_changed(tmp_path: Path) -> None:
     net = trained(deconv_net(SEVEN, nn.ReLU()), 24, 1, 1)
     torch.manual_seed(3)

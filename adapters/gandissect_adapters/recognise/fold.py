@@ -63,6 +63,8 @@ def _module_of(name: str) -> str:
 def _as_float(name: str, tensor: Tensor) -> Tensor:
     if tensor.is_sparse or tensor.is_quantized:
         raise NotOpened(f"tensor {name!r} is sparse or quantised; save the network with plain float32 weights")
+    if not tensor.numel() and tensor.dim() > 1:
+        raise NotOpened(f"tensor {name!r} has shape {tuple(tensor.shape)}, which holds no number: the file is damaged")
     if not tensor.is_floating_point():
         return tensor
     plain = tensor.detach().to(torch.float32)
