@@ -1,17 +1,21 @@
 """Hostile and damaged files open or are refused in a sentence: nothing of them runs, within 10 s and 2 GiB."""
 
+import io
 import json
 import os
+import pickletools
 import random
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from gandissect_adapters.graph.script import read as script_graph
 from hostile.mutate import mutate
 from hostile.samples import MAKERS, samples
 from hostile.trial import Outcome, attempt, command_line
@@ -179,3 +183,25 @@ def read_all(path: Path) -> None:
             todo += node.values()
         elif isinstance(node, torch.Tensor):
             node.numpy().max()
+
+
+def beyond_the_text(raw: bytes) -> bytes:
+    """The archive with records of where its source stood that point to lines which are not there."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive, zipfile.ZipFile(written, "w") as changed:
+        for item in archive.infolist():
+            content = bytearray(archive.read(item))
+            if item.filename.endswith(".debug_pkl"):
+                for code, _, place in pickletools.genops(bytes(content)):
+                    if code.name == "BININT1" and place is not None:
+                        content[place + 1] = 251
+            changed.writestr(item.filename, bytes(content))
+    return written.getvalue()
+
+
+def test_source_ranges_beyond_the_text_end_no_process(tmp_path: Path) -> None:
+    prepare()
+    path = tmp_path / "G.pt"
+    path.write_bytes(beyond_the_text(samples(tmp_path, ("script",))["script"].read_bytes()))
+    outcome = attempt(lambda: script_graph(path))
+    assert outcome.kind == "opened" and not outcome.events, outcome

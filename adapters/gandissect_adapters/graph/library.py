@@ -5,12 +5,17 @@ root, functions = load(path)         # of an archive that was found harmless
 
 from __future__ import annotations
 
+import mmap
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
+
+_SOURCE_RANGES, _UNREAD = b".debug_pkl", b".debug_off"
 
 
 class LibraryArgument(Protocol):
@@ -67,11 +72,28 @@ class LibraryModule(Protocol):
 
 
 def load(path: Path) -> tuple[LibraryModule, tuple[LibraryFunction, ...]]:
-    """The outermost module of an archive and all functions of its code, on the CPU."""
+    """The outermost module of an archive and all functions of its code, on the CPU.
+
+    Read from a copy without the records that say where in the author's source each node stood: torch follows the offsets in
+    them unchecked, so that a damaged one ends the process.
+    """
     unit = torch._C.CompilationUnit()
-    root = torch._C.import_ir_module(unit, str(path), torch.device("cpu"), {}, False)  # type: ignore[call-arg]  # stub lacks one
+    with TemporaryDirectory(prefix="gandissect-") as folder:
+        copy = _without_source_ranges(path, Path(folder) / "archive.pt")
+        root = torch._C.import_ir_module(unit, str(copy), torch.device("cpu"), {}, False)  # type: ignore[call-arg]  # stub lacks one
     functions = cast("Iterable[LibraryFunction]", unit.get_functions())
     return cast("LibraryModule", root), tuple(functions)
+
+
+def _without_source_ranges(path: Path, copy: Path) -> Path:
+    """A copy of the archive in which those records bear a name that torch does not look for."""
+    shutil.copyfile(path, copy)
+    with copy.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        at = content.find(_SOURCE_RANGES)
+        while at >= 0:
+            content[at : at + len(_SOURCE_RANGES)] = _UNREAD
+            at = content.find(_SOURCE_RANGES, at)
+    return copy
 
 
 def wrap(module: LibraryModule) -> torch.jit.ScriptModule:

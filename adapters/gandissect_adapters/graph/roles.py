@@ -238,6 +238,11 @@ def _interpreted(graph: Graph, args: tuple[Tensor, ...], reference: Tensor) -> f
         difference = _difference(graph.module, args, reference)
         if difference <= graph.tolerance:
             return difference
+    if not bool(torch.isfinite(reference).all()):
+        raise NotOpened(
+            f"{graph.file} gives numbers that are NaN or infinite: its weights are damaged, or training diverged; "
+            "pass a checkpoint from before that"
+        )
     raise NotOpened(
         f"{graph.file} cannot be explained: run layer by layer it differs from what {graph.library} gives by {difference:.2g}; "
         "save the generator's state dict and open that with --generator"
