@@ -9,6 +9,7 @@ except gandissect.GandissectError as error:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
@@ -50,6 +51,11 @@ class UnsafeCheckpoint(NotOpened):
 
 class NoSuchCapability(GandissectError, RuntimeError):
     """An analysis was asked of a network that cannot give it (no gradients, no discriminator, layer not editable)."""
+
+
+def strict() -> bool:
+    """Whether faults are to be raised as they are, not told in a sentence: ``GANDISSECT_STRICT=1`` in the environment."""
+    return os.environ.get("GANDISSECT_STRICT", "") not in ("", "0")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownName:

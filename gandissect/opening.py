@@ -7,7 +7,6 @@ gan = gandissect.open((generator, discriminator), latent=(100, 1, 1))
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from gandissect.adapter import Adapter, Hints, Match, Networks, joined
-from gandissect.errors import GandissectError, NotOpened, UnsafeCheckpoint, UsageError, unknown_name
+from gandissect.errors import GandissectError, NotOpened, UnsafeCheckpoint, UsageError, strict, unknown_name
 from gandissect.fetching import fetched, is_address
 from gandissect.gan import Gan, Opening
 from gandissect.peek import Peek, peek
@@ -233,7 +232,7 @@ def _load(chosen: Candidate, others: Sequence[Candidate], seen: Peek, hints: Hin
     except (GandissectError, NameError, ImportError):
         raise
     except Exception as error:  # a damaged file may lead an adapter anywhere
-        if os.environ.get("GANDISSECT_STRICT", "") not in ("", "0"):
+        if strict():
             raise
         reason = " ".join(str(error).split())[:160]
         raise NotOpened(

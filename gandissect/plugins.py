@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +24,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import pluggy
 
 from gandissect.__about__ import __version__
-from gandissect.errors import UsageError, unknown_name
+from gandissect.errors import strict, unknown_name
+from gandissect.importing import import_file
 
 if TYPE_CHECKING:
     import click
@@ -55,6 +54,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "user-code": "gandissect_adapters.usercode",
         "overview": "gandissect_plugins.overview",
         "dissection": "gandissect_plugins.dissection",
+        "discovery": "gandissect_plugins.discovery",
         "grad-cam": "gandissect_plugins.gradcam",
         "attributions": "gandissect_plugins.attributions",
         "features": "gandissect_plugins.features",
@@ -197,7 +197,7 @@ class Registry:
             try:
                 answers += [list(answer) for answer in caller(**arguments) if answer is not None]
             except Exception as error:
-                if _strict():
+                if strict():
                     raise
                 self.failures[name] = f"{hook}: {type(error).__name__}: {error}"
         return iter(answers)
@@ -210,7 +210,7 @@ class Registry:
             self._check_hooks(module, found.name)
             status = "loaded"
         except Exception as error:
-            if _strict():
+            if strict():
                 raise
             if self._manager.has_plugin(found.name):
                 self._manager.unregister(name=found.name)
@@ -236,10 +236,6 @@ def _unique(classes: Iterable[T]) -> list[T]:
     for cls in classes:
         seen.setdefault(str(getattr(cls, "name", cls)), cls)
     return list(seen.values())
-
-
-def _strict() -> bool:
-    return os.environ.get("GANDISSECT_STRICT", "") not in ("", "0")
 
 
 def load_plugins(files: Sequence[Path] = (), disable: Iterable[str] = ()) -> Registry:
@@ -277,16 +273,4 @@ def _discover(files: Sequence[Path]) -> Iterator[_Found]:
             remedy = f" (from {source} {version}; pip uninstall {source}, or --disable-plugin {entry.name})"
             yield _Found(entry.name, source, version, entry.load, remedy)
     for file in files:
-        yield _Found(file.stem, str(file), "", lambda file=file: _load_file(file))  # type: ignore[misc]
-
-
-def _load_file(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise UsageError(f"no plugin file {file}")
-    spec = importlib.util.spec_from_file_location(f"gandissect_file_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+        yield _Found(file.stem, str(file), "", lambda file=file: import_file(file, "a plugin's .py file"))  # type: ignore[misc]

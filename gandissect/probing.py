@@ -7,7 +7,9 @@ gan.capabilities.edits                   # an edit of a layer changed the image
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +19,13 @@ from gandissect.adapter import Networks
 from gandissect.borrow import borrowed
 from gandissect.errors import NotOpened
 from gandissect.gan import Capabilities, Discriminator, Gan, Generator, Opening
-from gandissect.probing_layers import probe_layers
-from gandissect.surveying import Survey, survey
+from gandissect.probing_layers import TRIED, probe_layers
+from gandissect.surveying import Run, Survey, survey
 
 PROBES = 8
-AFFORDABLE = 3e10
-"""Multiply-adds that trying an edit of each layer may cost, about a second on one CPU core."""
-_LARGE = 2**15  # pixels of an image from which on one sample must do for a first look
+AFFORDABLE = 7.5e9
+"""Multiply-adds that trying an edit of each layer may cost, about a quarter of a second on one CPU core."""
+_LARGE = 3 * 2**15  # numbers in an image from which on one sample must do for a first look
 
 
 def build_gan(networks: Networks, *, name: str, opening: Opening) -> Gan:
@@ -56,7 +58,7 @@ def _probe_generator(networks: Networks, name: str) -> tuple[Generator, Tensor, 
         return _first_tensor(net(x, *labels))
 
     try:
-        seen = survey(module, run, z[: _first_look(networks.image_shape)], networks.main_layers)
+        seen = _first_look(module, run, z, networks.main_layers, networks.image_shape)
         heavy = _is_heavy(seen)
         z = z[: len(seen.output)] if heavy else z
         with torch.no_grad():
@@ -79,24 +81,34 @@ def _probe_generator(networks: Networks, name: str) -> tuple[Generator, Tensor, 
     return generator, generator.as_images(raw), can, notes
 
 
-def _first_look(image_shape: tuple[int, int, int] | None) -> int:
-    """Samples for the survey: two, that some networks squeeze less, one where images are known to be large."""
-    return 1 if image_shape is not None and image_shape[1] * image_shape[2] > _LARGE else 2
+def _first_look(
+    net: nn.Module, run: Run, samples: Tensor, main: tuple[str, ...], image_shape: tuple[int, int, int] | None
+) -> Survey:
+    """A survey of two samples, that some networks squeeze less; of one where images are large, which saves memory."""
+    if image_shape is None:
+        with suppress(Exception):  # such a network
+            alone = survey(net, run, samples[:1], main)
+            if alone.output.numel() > _LARGE:
+                return alone
+    return survey(net, run, samples[: 1 if prod(image_shape or ()) > _LARGE else 2], main)
 
 
 def _is_heavy(seen: Survey) -> bool:
     """Whether an edit of every layer would take too long."""
-    return seen.effort * len(seen.calls) * PROBES > AFFORDABLE
+    return seen.effort * len(seen.calls) * TRIED > AFFORDABLE
 
 
 def infer_image_shape(networks: Networks) -> tuple[int, int, int]:
-    """(C, H, W) of the images that the generator makes, found by running it on two latents."""
+    """(C, H, W) of the images that the generator makes, found by running it on one latent, or two where that fails."""
     assert networks.generator is not None and networks.latent is not None
     if networks.image_shape is not None:
         return networks.image_shape
     z = sampling.latents(0, range(2), networks.latent).reshape(2, *networks.latent.shape)
     labels = (torch.zeros(2, dtype=torch.int64),) if networks.num_classes else ()
     with borrowed(networks.generator), torch.no_grad():
+        with suppress(Exception):  # it squeezes a batch of one
+            alone = networks.generator(z[:1], *(part[:1] for part in labels))
+            return _image_shape(alone, networks, "the checkpoint")
         return _image_shape(networks.generator(z, *labels), networks, "the checkpoint")
 
 
@@ -195,7 +207,6 @@ def _first_scores(networks: Networks, images: Tensor, generator: Generator) -> t
     """Whether the discriminator wants [N, C*H*W] (it fails on images and runs on vectors), and a survey of it."""
     module = networks.discriminator
     assert module is not None
-    few = images[: _first_look(generator.image_shape)]
     failed: Exception | None = None
     for flatten in (False, True):
 
@@ -203,7 +214,7 @@ def _first_scores(networks: Networks, images: Tensor, generator: Generator) -> t
             return _around(net, networks, generator, flatten=flatten)(x)
 
         try:
-            return flatten, survey(module, run, few, networks.discriminator_layers)
+            return flatten, _first_look(module, run, images, networks.discriminator_layers, generator.image_shape)
         except Exception as error:
             failed = failed or error
     reason = str(failed).splitlines()[0] if str(failed) else type(failed).__name__

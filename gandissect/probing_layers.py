@@ -18,6 +18,8 @@ from gandissect.tap import tap
 
 MIXING = ("Conv", "Linear", "Bilinear")
 """Modules whose names contain one of these start a new stage: what follows up to the next one is normalisation and activation."""
+TRIED = 2
+"""Samples that an edit of each layer is tried on."""
 RESHAPING = ("Up", "Flatten", "Unflatten", "View", "Reshape", "Embedding", "Dropout")
 
 
@@ -29,7 +31,7 @@ def probe_layers(
     Args:
         net: the network that ``seen`` is of.
         run: calls it on samples.
-        samples: [N, ...], what edits are tried on, a forward pass for every layer.
+        samples: [N, ...]; the first two are what edits are tried on, a forward pass for every layer.
         main: modules, composite ones too, to be marked main (not one that gives the finished image, where there are others);
             where empty, the last layer of each stage is.
         trusting: a layer that the output depends on, by the autograd graph, counts as editable without a trial.
@@ -58,7 +60,7 @@ class _Trial:
     """Edits a layer to see whether that changes the network's output."""
 
     def __init__(self, net: nn.Module, run: Run, samples: Tensor) -> None:
-        self.net, self.run, self.samples = net, run, samples.detach()
+        self.net, self.run, self.samples = net, run, samples[:TRIED].detach()
         self.reference: Tensor | None = None
 
     @torch.no_grad()

@@ -8,12 +8,14 @@ seen.effort                             # multiply-adds of one sample, about
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ Run = Callable[[nn.Module, Tensor], Tensor]
 
 _TOUCHED = 30  # what reading and writing one number costs, in multiply-adds
 _DEPTHWISE = 6  # a grouped convolution is so many times slower per multiply-add
+_LARGE = 2**18  # numbers in a layer's output from which on freed memory is handed back behind it
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,22 @@ def _forget(saved: Tensor) -> Tensor:
     return saved.new_empty(0)
 
 
+def _hand_back() -> None:
+    """Freed memory to the system: glibc keeps blocks of up to 32 MiB below the graph's small nodes, which live on."""
+    trim = _trimmer()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _trimmer() -> Callable[[int], int] | None:
+    """malloc_trim of the C library, None where it has none."""
+    try:
+        return cast("Callable[[int], int]", ctypes.CDLL(None).malloc_trim)
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
 def _random_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
@@ -91,6 +110,8 @@ def _watch(net: nn.Module, run: Callable[[], Tensor], also: Collection[str]) -> 
         counts[name] += 1
         if not isinstance(output, Tensor) or output.dim() not in (2, 4):
             return None
+        if output.numel() > _LARGE:
+            _hand_back()
         marked = _marked(output)
         inputs = tuple(arg.grad_fn for arg in args if isinstance(arg, Tensor))
         call = f"{name}@{number}" if number else name

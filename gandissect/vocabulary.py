@@ -6,7 +6,6 @@ build_vocabulary(["colours", "texture", "masks:drawn/", "mine.py:is_red"])
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from gandissect.concepts import CallableSegmenter, Segmenter, Vocabulary
 from gandissect.errors import UsageError, unknown_name
+from gandissect.importing import import_file
 from gandissect.plugins import Registry, load_plugins
 
 DEFAULT = ("colours", "light", "edges", "texture", "position", "clusters")
@@ -85,12 +85,4 @@ def _module(place: str, spec: str) -> ModuleType:
             return importlib.import_module(place)
         except ImportError as error:
             raise UsageError(f"concepts {spec!r}: no module {place!r} ({error}); expected file.py:function") from error
-    path = Path(place)
-    if not path.is_file():
-        raise UsageError(f"concepts {spec!r}: no file {place}; expected file.py:function")
-    made = importlib.util.spec_from_file_location(f"gandissect_concepts_{path.stem}", path)
-    if made is None or made.loader is None:
-        raise UsageError(f"concepts {spec!r}: {place} is not a Python file")
-    module = importlib.util.module_from_spec(made)
-    made.loader.exec_module(module)
-    return module
+    return import_file(Path(place), "file.py:function for concepts")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,9 @@ class Dcgan(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.main(z)
+
+
+DCGAN_LAYERS = [f"main.{number}" for number in range(8)]
 
 
 class Block(nn.Module):
@@ -139,7 +142,7 @@ def trained(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def layer_outputs(network: nn.Module, names: list[str], *args: Tensor) -> dict[str, Tensor]:
+def layer_outputs(network: nn.Module, names: Sequence[str], *args: Tensor) -> dict[str, Tensor]:
     """What ordinary forward hooks on ``names`` read while the network runs."""
     seen: dict[str, Tensor] = {}
     handles = [
@@ -178,3 +181,26 @@ def gradient(network: nn.Module, name: str, *args: Tensor) -> tuple[Tensor, Tens
     handle.remove()
     assert first.grad is not None and kept[0].grad is not None
     return first.grad, kept[0].grad
+
+
+def layers_agree(found: nn.Module, live: nn.Module, z: Tensor, names: Sequence[str] = DCGAN_LAYERS) -> None:
+    """Asserts that hooks on each layer of a ``Dcgan``, called ``names`` in ``found``, read what they read in ``live``."""
+    mine, truth = layer_outputs(found, names, z), layer_outputs(live, DCGAN_LAYERS, z)
+    for name, original in zip(names, DCGAN_LAYERS, strict=True):
+        torch.testing.assert_close(mine[name], truth[original], atol=1e-5, rtol=0)
+
+
+def edits_agree(found: nn.Module, live: nn.Module, z: Tensor, names: Sequence[str] = DCGAN_LAYERS) -> None:
+    """Asserts that an edit of each layer changes the images alike."""
+    for name, original in zip(names, DCGAN_LAYERS, strict=True):
+        mine = with_edit(found, name, lambda act: act * 0.5 - 0.25, z)
+        truth = with_edit(live, original, lambda act: act * 0.5 - 0.25, z)
+        torch.testing.assert_close(mine, truth, atol=1e-5, rtol=0)
+
+
+def gradients_agree(found: nn.Module, live: nn.Module, z: Tensor, names: Sequence[str] = DCGAN_LAYERS) -> None:
+    """Asserts that gradients to the latent and to both activations are alike."""
+    for position in (2, 5):
+        mine, truth = gradient(found, names[position], z), gradient(live, DCGAN_LAYERS[position], z)
+        for one, other in zip(mine, truth, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

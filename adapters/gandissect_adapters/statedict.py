@@ -23,12 +23,11 @@ from gandissect.probing import infer_image_shape
 from gandissect.reading import read_tensors
 from gandissect_adapters.families.family import Family
 from gandissect_adapters.families.opening import rebuild_discriminator, rebuild_generator
-from gandissect_adapters.families.table import families, recognised
+from gandissect_adapters.families.table import recognised
 from gandissect_adapters.recognise.assume import KEYS, Assume
-from gandissect_adapters.recognise.beside import settings_beside
 from gandissect_adapters.recognise.build import Rebuilt, main_layers
 from gandissect_adapters.recognise.chain import Chain, NoChain, read_chain
-from gandissect_adapters.recognise.discriminator import FoundDiscriminator, open_discriminator
+from gandissect_adapters.recognise.discriminator import open_discriminator
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.generator import Found, open_generator
 from gandissect_adapters.recognise.refuse import refusal, shape_role
@@ -77,22 +76,19 @@ class StateDictAdapter(Adapter):
         for critic in _critics_of(hints.discriminator_path) or critics[:1]:
             if recognised(critic)[0] is None:  # families know their size themselves
                 found = sized_by(critic, found, state, assume)
-        notes = list(found.notes)
-        if state.averaged:
-            notes.insert(0, f"averaged weights ('{state.name}') are used, not those of the last training step")
         networks = Networks(
             generator=found.module, latent=found.latent, image_shape=found.image_shape,
             output_range=_RANGES.get(found.output), num_classes=found.num_classes, family=found.family,
             assumptions=found.assumptions,
-            verification=found.verification, mismatch=found.mismatch, notes=tuple(notes),
+            verification=found.verification, mismatch=found.mismatch, notes=(*_average_note(state), *found.notes),
             main_layers=main_layers(found.chain, found.module) if isinstance(found.module, Rebuilt) else (),
         )  # fmt: skip
         if not critics or hints.discriminator_path or hints.discriminator:
             return networks
         try:
-            return _with(networks, _judge(critics[0], networks, assume))
+            return joined(networks, _judge(critics[0], networks, assume))
         except NotOpened as error:
-            return replace(networks, notes=(*networks.notes, f"the file's discriminator was left out: {error}"))
+            return _left_out(networks, error)
 
     def open_discriminator(
         self, peek: Peek, hints: Hints, generator: Networks, image_shape: tuple[int, int, int]
@@ -103,18 +99,17 @@ class StateDictAdapter(Adapter):
             NotOpened: the file holds no discriminator for images of ``image_shape``.
         """
         states = _networks(peek)
-        critics = [state for state in states if recognised(state)[1] == "discriminator"] or _critics(states)
+        for state in states:
+            family, role = recognised(state)
+            if family is not None and role == "discriminator":
+                return rebuild_discriminator(family, state, hints.assume, image_shape)
+        critics = _critics(states)
         if not critics:
             raise NotOpened(f"{peek.path} holds no discriminator: no network in it ends in one number per image")
-        drawn = replace(generator, image_shape=image_shape)
-        family, role = recognised(critics[0])
-        if family is not None and role == "discriminator":
-            return rebuild_discriminator(family, critics[0], hints.assume, image_shape, None)
         try:
-            found = _judge(critics[0], drawn, Assume.of(_known(hints.assume)))
+            return _judge(critics[0], replace(generator, image_shape=image_shape), Assume.of(_known(hints.assume)))
         except NotOpened as error:
             raise NotOpened(f"{peek.path}: {error}") from error
-        return _with(Networks(image_shape=image_shape), found)
 
 
 def _critics(states: list[StateDict]) -> list[StateDict]:
@@ -151,9 +146,7 @@ def _of_a_family(states: list[StateDict], hints: Hints) -> Networks | None:
         if family is None or role != "generator":
             continue
         networks = rebuild_generator(family, state, hints.assume, [other for other in states if other is not state])
-        if state.averaged:
-            note = f"averaged weights ('{state.name}') are used, not those of the last training step"
-            networks = replace(networks, notes=(note, *networks.notes))
+        networks = replace(networks, notes=(*_average_note(state), *networks.notes))
         critics = [(s, f) for s, f, r in claimed if f is not None and r == "discriminator"]
         if critics and not hints.discriminator_path and not hints.discriminator:
             networks = _with_family_discriminator(networks, *critics[0], hints)
@@ -161,13 +154,21 @@ def _of_a_family(states: list[StateDict], hints: Hints) -> Networks | None:
     return None
 
 
+def _average_note(state: StateDict) -> tuple[str, ...]:
+    used = f"averaged weights ('{state.name}') are used, not those of the last training step"
+    return (used,) if state.averaged else ()
+
+
+def _left_out(networks: Networks, error: NotOpened) -> Networks:
+    return replace(networks, notes=(*networks.notes, f"the file's discriminator was left out: {error}"))
+
+
 def _with_family_discriminator(networks: Networks, state: StateDict, family: Family, hints: Hints) -> Networks:
     shape = infer_image_shape(networks)
     try:
-        found = rebuild_discriminator(family, state, hints.assume, shape, None)
+        return joined(networks, rebuild_discriminator(family, state, hints.assume, shape))
     except NotOpened as error:
-        return replace(networks, notes=(*networks.notes, f"the file's discriminator was left out: {error}"))
-    return joined(networks, found)
+        return _left_out(networks, error)
 
 
 def _is_tensorflow(peek: Peek) -> bool:
@@ -182,15 +183,12 @@ def _networks(peek: Peek) -> list[StateDict]:
             "convert a StyleGAN2 with legacy.py of NVlabs/stylegan2-ada-pytorch and open what it writes"
         )
     tree = read_tensors(peek.path, peek.container)
-    for name, settings in settings_beside(peek.path).items():
-        tree.setdefault(name, settings)
     stem = peek.path.name.partition(".")[0]
     archive = peek.metadata.get("archive", "")
     found = find_networks(tree, stem)
     if not any(state.role for state in found) and archive not in ("", "archive", stem):
         found = find_networks(tree, archive)
-    known = families()
-    states = [part for s in found for part in ([s] if recognised(s, known)[1] else decoder_of(s) or [s])]
+    states = [part for s in found for part in ([s] if recognised(s)[1] else decoder_of(s) or [s])]
     if not states:
         raise NotOpened(
             f"{peek.path} holds no network: no mapping in it has named tensors; pass a generator's checkpoint"
@@ -230,9 +228,14 @@ def _first_generator(path: Path, states: list[StateDict], assume: Assume) -> tup
     raise failed[0]
 
 
-def _judge(state: StateDict, networks: Networks, assume: Assume) -> FoundDiscriminator:
+def _judge(state: StateDict, networks: Networks, assume: Assume) -> Networks:
+    """The discriminator of ``state``, sized by what ``networks`` draw."""
     assert networks.image_shape is not None
-    return open_discriminator(state, networks.image_shape, _drawn(networks), assume)
+    found = open_discriminator(state, networks.image_shape, _drawn(networks), assume)
+    return Networks(
+        discriminator=found.module, discriminator_output=found.output, discriminator_layers=found.main_layers,
+        image_shape=networks.image_shape, assumptions=found.assumptions, notes=found.notes,
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -249,13 +252,6 @@ def _drawn(networks: Networks) -> Tensor | None:
         else torch.randn(size, generator=stream)
     )
     return cast("Tensor", generator(z)).reshape(_JUDGED, *shape)
-
-
-def _with(networks: Networks, found: FoundDiscriminator) -> Networks:
-    return replace(
-        networks, discriminator=found.module, discriminator_output=found.output, discriminator_layers=found.main_layers,
-        assumptions=(*networks.assumptions, *found.assumptions), notes=tuple(dict.fromkeys((*networks.notes, *found.notes))),
-    )  # fmt: skip
 
 
 @hookimpl

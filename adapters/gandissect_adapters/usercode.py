@@ -8,9 +8,7 @@ The code runs because the user named it; the checkpoint is still read without ru
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 from gandissect.adapter import Adapter, Hints, Match, Networks
 from gandissect.errors import NotOpened, UsageError, unknown_name
 from gandissect.gan import Assumption, LatentSpace
+from gandissect.importing import import_file
 from gandissect.peek import Peek
 from gandissect.plugins import hookimpl
 from gandissect.probing_latent import infer_latent
@@ -126,23 +125,11 @@ def _find(code: ModuleType, name: str, source: str) -> Callable[..., object]:
 
 
 def _import(source: str) -> ModuleType:
-    """The module of a file or a dotted name; a file gets a name of its own, so that two files called model.py stay apart."""
+    """The module of a file or a dotted name."""
     try:
         if not _is_file(source):
             return importlib.import_module(source)
-        path = Path(source).expanduser().resolve()
-        if not path.is_file():
-            raise UsageError(
-                f"no file {source} to take the code from; expected file.py:Class or package.module:factory"
-            )
-        name = f"gandissect_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise NotOpened(f"{source} is no Python file")
-        code = importlib.util.module_from_spec(spec)
-        sys.modules[name] = code
-        spec.loader.exec_module(code)
-        return code
+        return import_file(Path(source), "file.py:Class or package.module:factory")
     except (NotOpened, UsageError):
         raise
     except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import click
 
 from gandissect.__about__ import __version__
-from gandissect.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, GandissectError
+from gandissect.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, GandissectError, strict
 
 _COMMANDS = {
     "analyze": ("gandissect.cli.analyze", "analyze", "Explain a checkpoint in one HTML report."),
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; an error is one line on stderr, or one JSON object with ``--json``."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(given, prog_name="gandissect", standalone_mode=False)
+        code = cli.main(given, prog_name="gandissect", standalone_mode=False, obj=given)
     except click.ClickException as error:
         _fail(given, error.exit_code, "UsageError", _click_message(error))
     except click.Abort:
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if os.environ.get("GANDISSECT_STRICT", "") not in ("", "0"):
+        if strict():
             raise
         _fail(
             given,

@@ -110,15 +110,17 @@ class Attention(nn.Module):
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "R": nn.ReLU, "K": lambda: nn.LeakyReLU(0.2), "k": nn.LeakyReLU, "E": nn.ELU, "S": nn.SELU, "Gelu": nn.GELU, "Silu": nn.SiLU,
-    "tanh": nn.Tanh, "sig": nn.Sigmoid, "Pre": nn.PReLU,
+    "tanh": nn.Tanh, "sig": nn.Sigmoid, "Pre": nn.PReLU, "Mish": nn.Mish, "Hard": nn.Hardswish, "Plus": nn.Softplus, "Sign": nn.Softsign,
+    **{f"k{percent}": lambda percent=percent: nn.LeakyReLU(percent / 100) for percent in (2, 5, 15, 25, 50)},  # type: ignore[misc]
 }  # fmt: skip
 _TOKEN = re.compile(r"([TC])(\d+)k(\d+)s(\d+)p(\d+)(o\d)?(n?)")
 
 
 def layers(recipe: str, units: int, *, maps: bool) -> list[nn.Module]:
     """Modules out of a recipe: ``T64k4s2p1`` (ConvTranspose; ``o1`` output padding, ``n`` no bias), ``C`` Conv, ``L`` Linear,
-    ``V64x4x4`` view, ``U``/``Ub`` upsampling, ``P`` pixel shuffle, ``B``/``b`` BatchNorm (b without affine), ``I``, ``G``, ``N``
-    other norms, ``D`` dropout, ``A`` attention, activations.
+    ``V64x4x4`` view, ``U``/``Ub``/``U3``/``U4`` upsampling, ``P`` pixel shuffle, ``B``/``b`` BatchNorm (b without affine), ``I``,
+    ``i`` (no affine), ``G``, ``N`` other norms, ``D`` dropout, ``A`` attention, ``M`` reflection padding, activations (``k15`` is a
+    LeakyReLU of 0.15).
     """
     made: list[nn.Module] = []
     size = (1, 1)
@@ -150,7 +152,7 @@ def _plain(token: str, units: int, *, maps: bool, size: tuple[int, int]) -> nn.M
     simple: dict[str, Callable[[], nn.Module]] = {
         "U": lambda: nn.Upsample(scale_factor=2), "Ub": lambda: nn.Upsample(scale_factor=2, mode="bilinear"),
         "Uc": lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-        "U4": lambda: nn.Upsample(scale_factor=4),
+        "U3": lambda: nn.Upsample(scale_factor=3), "U4": lambda: nn.Upsample(scale_factor=4), "M": lambda: nn.ReflectionPad2d(1),
         "I": lambda: nn.InstanceNorm2d(units, affine=True), "i": lambda: nn.InstanceNorm2d(units),
         "G": lambda: nn.GroupNorm(4, units), "N": lambda: nn.LayerNorm(units) if not maps else nn.LayerNorm([units, *size]),
         "D": lambda: nn.Dropout(0.3), "D2": lambda: nn.Dropout2d(0.3), "A": lambda: Attention(units), **_ACTIVATIONS,
@@ -339,6 +341,16 @@ class Residual(nn.Module):
         return torch.tanh(self.conv(F.relu(self.bn(x))))
 
 
+def beyond(student: Student, mode: str) -> Student:
+    """``student``, trained again with convolutions that see ``mode`` ("reflect", "circular" …) beyond the edge."""
+    for layer in student.net.modules():
+        if isinstance(layer, nn.Conv2d):
+            padding = layer.padding[0]
+            assert isinstance(padding, int)
+            layer.padding_mode, layer._reversed_padding_repeated_twice = mode, [padding] * 4  # type: ignore[assignment]
+    return student.trained()
+
+
 def labelled(how: str, recipe: str, z: int = 16, classes: int = 10, width: int = 6, seed: int = 1) -> Student:
     """A student with a ``Labelled`` network."""
     shape = (z,) if recipe.startswith("L") else (z, 1, 1)
@@ -350,4 +362,4 @@ def joined(net: nn.Module, latent: tuple[int, ...], classes: int, seed: int = 1)
     return Student(net, latent, classes=classes).trained(seed)
 
 
-__all__ = ["Student", "joined", "labelled", "layers", "replace", "stack"]
+__all__ = ["Student", "beyond", "joined", "labelled", "layers", "replace", "stack"]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from gandissect_adapters.graph.onnx import graph as onnx_graph
 from gandissect_adapters.onnx import OnnxAdapter
 from small_gans import (
+    DCGAN_LAYERS,
     BakedBatch,
     Conditional,
     Critic,
@@ -21,8 +22,10 @@ from small_gans import (
     Modulated,
     Noisy,
     Residual,
-    gradient,
+    edits_agree,
+    gradients_agree,
     layer_outputs,
+    layers_agree,
     trained,
     with_edit,
 )
@@ -36,7 +39,6 @@ from gandissect.peek import peek
 onnx = pytest.importorskip("onnx")
 
 Z = torch.randn(5, 12, 1, 1, generator=torch.Generator().manual_seed(3))
-NAMES = [f"main.{number}" for number in range(8)]
 
 
 class Attention(nn.Module):
@@ -144,22 +146,15 @@ def networks(request: pytest.FixtureRequest, eager: nn.Module, tmp_path_factory:
 
 
 def test_every_layer_reads_as_in_the_live_module(networks: Networks, eager: nn.Module) -> None:
-    found, truth = (layer_outputs(network, NAMES, Z) for network in (networks.generator, eager))
-    for name in NAMES:
-        torch.testing.assert_close(found[name], truth[name], atol=1e-5, rtol=0)
+    layers_agree(networks.generator, eager, Z)
 
 
 def test_an_edit_changes_the_image_as_in_the_live_module(networks: Networks, eager: nn.Module) -> None:
-    for name in NAMES:
-        mine, truth = (with_edit(net, name, lambda act: act * 0.5 - 0.25, Z) for net in (networks.generator, eager))
-        torch.testing.assert_close(mine, truth, atol=1e-5, rtol=0)
+    edits_agree(networks.generator, eager, Z)
 
 
 def test_gradients_equal_those_of_the_live_module(networks: Networks, eager: nn.Module) -> None:
-    for name in ("main.2", "main.5"):
-        mine, truth = (gradient(net, name, Z) for net in (networks.generator, eager))
-        for one, other in zip(mine, truth, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    gradients_agree(networks.generator, eager, Z)
 
 
 def test_layers_are_torchs_own_with_the_names_and_weights_of_the_original(networks: Networks, eager: nn.Module) -> None:
@@ -167,7 +162,9 @@ def test_layers_are_torchs_own_with_the_names_and_weights_of_the_original(networ
     for name, tensor in eager.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             torch.testing.assert_close(state[name], tensor)
-    assert [type(networks.generator.get_submodule(name)) for name in NAMES] == [type(part) for part in eager.main]
+    assert [type(networks.generator.get_submodule(name)) for name in DCGAN_LAYERS] == [
+        type(part) for part in eager.main
+    ]
 
 
 def test_the_latent_is_told_and_a_copy_runs_by_itself(networks: Networks) -> None:
@@ -266,7 +263,7 @@ def test_a_generator_and_its_discriminator_open_together(dcgan: Path, eager: nn.
     gan = gandissect.open(dcgan, discriminator=path, device="cpu")
     assert gan.discriminator is not None
     torch.testing.assert_close(gan.discriminator(images), critic(images).flatten(), atol=1e-5, rtol=0)
-    assert gan.opening.adapter == "onnx" and [layer.name for layer in gan.generator.layers] == NAMES
+    assert gan.opening.adapter == "onnx" and [layer.name for layer in gan.generator.layers] == DCGAN_LAYERS
     assert gan.capabilities.edits and gan.capabilities.gradients and gan.capabilities.discriminator_gradients
 
 

@@ -139,3 +139,20 @@ def test_a_strangers_discriminator_judges_the_images_of_a_generator_of_its_size(
     assert chosen.get("discriminator unit", "") == unit
     with pytest.raises(NotOpened, match="holds a discriminator, not a generator"):
         gandissect.open(path, device="cpu")
+
+
+def test_a_trunk_whose_head_is_another_network_is_refused_in_a_sentence(maker: Path) -> None:
+    trunk = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 16, 16), nn.BatchNorm2d(16))
+    with pytest.raises(NotOpened, match="ends in '3', 16 units of a trunk"):
+        judged(maker, trunk)
+
+
+@torch.no_grad()
+def test_a_critic_of_odd_kernels_with_spectral_norm_judges_as_before(maker: Path) -> None:
+    spectral = nn.utils.parametrizations.spectral_norm
+    net = nn.Sequential(
+        spectral(nn.Conv2d(3, 8, 5, 2, 2)), nn.LeakyReLU(0.2), spectral(nn.Conv2d(8, 12, 5, 2, 2)), nn.LeakyReLU(0.2),
+        spectral(nn.Conv2d(12, 16, 3, 1, 1)), nn.LeakyReLU(0.2), nn.Flatten(), spectral(nn.Linear(16 * 64, 1)),
+    ).eval()  # fmt: skip
+    x = torch.randn(4, 3, 32, 32)
+    assert torch.allclose(judged(maker, net)(x), net(x).flatten(), atol=1e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from gandissect_adapters.statedict import StateDictAdapter
-from students import LabelMap, Residual, Student, TwoBranch, TwoBranchMlp, joined, labelled, stack
+from students import LabelMap, Residual, Student, TwoBranch, TwoBranchMlp, beyond, joined, labelled, stack
 from torch import Tensor, nn
 
 from gandissect.adapter import Hints, Networks
@@ -24,6 +24,7 @@ FC = "L768 V48x4x4 B R T24k4s2p1 B R T12k4s2p1 B R T3k4s2p1 tanh"
 SHUFFLED = "L768 V48x4x4 B R C96k3s1p1 P B R C64k3s1p1 P B R C12k3s1p1 P tanh"
 NAMES28 = ["c1", "b1", "c2", "b2", "c3"]
 NAMES32 = ["c1", "b1", "c2", "b2", "c3", "b3", "c4"]
+UPSAMPLED = "L784 V16x7x7 B U C16k3s1p1 B R U C12k3s1p1 B R C1k3s1p1 tanh"
 NAMES_FC = ["fc", "bn0", "conv1", "bn1", "conv2", "bn2", "conv3"]
 
 USUAL: dict[str, Make] = {
@@ -89,6 +90,31 @@ RARE: dict[str, Make] = {
 }  # fmt: skip
 
 
+STRANGE: dict[str, Make] = {
+    "mish": lambda: stack(D32.replace("R", "Mish")), "hardswish": lambda: stack(D32.replace("R", "Hard")),
+    "softplus": lambda: stack(D32.replace("R", "Plus")),
+    "slope 0.05": lambda: stack(D32.replace("R", "k5"), names=NAMES32), "slope 0.15": lambda: stack(D32.replace("R", "k15"), names=NAMES32),
+    "slope 0.25": lambda: stack(D32.replace("R", "k25")), "slope 0.5": lambda: stack(D32.replace("R", "k50")),
+    "reflected": lambda: stack(UPSAMPLED.replace("16k3s1p1", "16k3s1p0").replace("12k3s1p1", "12k3s1p0").replace("1k3s1p1", "1k3s1p0")
+                               .replace("C", "M C")),
+    "reflecting": lambda: beyond(stack(UPSAMPLED, names=NAMES_FC), "reflect"),
+    "circular": lambda: beyond(stack(UPSAMPLED, names=NAMES_FC), "circular"),
+    "four times as large": lambda: stack("L784 V16x7x7 B U4 C16k3s1p1 B R C12k3s1p1 B R C1k3s1p1 tanh"),
+    "mlp, first without norm": lambda: stack("L64 K L128 B K L256 B K L784 tanh"),
+    "activations mixed": lambda: stack("T48k4s1p0n B R T32k4s2p1n B K T16k4s2p1n B R T3k4s2p1n tanh"),
+}  # fmt: skip
+UNSURE: dict[str, tuple[Make, set[str]]] = {
+    "no norm": (lambda: stack(D28.replace("B ", ""), z=20, names=NAMES28[::2]), {"activation", "geometry", "prior"}),
+    "instance norm without a trace": (lambda: stack(D28.replace("B", "i"), z=20), {"activation", "geometry", "prior"}),
+    "such a norm between": (lambda: stack(D32.replace("B R T16", "i R T16")), {"activation"}),
+    "layer norm, mlp": (lambda: stack("L64 N K L128 N K L784 tanh"), {"activation", "prior"}),
+    "softsign": (lambda: stack(D32.replace("R", "Sign")), {"activation"}),
+    "slope 0.02": (lambda: stack(D32.replace("R", "k2"), names=NAMES32), {"activation"}),
+    "three times as large": (lambda: stack("L400 V16x5x5 B U3 C16k3s1p1 B R U C12k3s1p1 B R C1k3s1p1 tanh"), {"activation"}),
+    "strides of 3": (lambda: stack("T32k3s1p0 B R T24k3s3p0 B R T16k4s3p1 B R T3k4s2p1 tanh"), {"geometry behind the last norm"}),
+}  # fmt: skip
+
+
 def opened(student: Student, path: Path, **assume: str) -> Networks:
     if not path.exists():
         torch.save(student.net.state_dict(), path)
@@ -130,6 +156,22 @@ def test_a_students_own_images_come_out(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", RARE.values(), ids=RARE.keys())
 def test_the_images_of_rarer_students_come_out(make: Make, tmp_path: Path) -> None:
     comes_out(make(), tmp_path / "netG.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE.keys())
+def test_the_images_of_strange_students_come_out(make: Make, tmp_path: Path) -> None:
+    comes_out(make(), tmp_path / "netG.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "named"), UNSURE.values(), ids=UNSURE.keys())
+def test_what_cannot_be_told_of_strange_students_is_called_unsure(
+    make: Make, named: set[str], tmp_path: Path
+) -> None:
+    student = make()
+    found = opened(student, tmp_path / "netG.pth")
+    assert off_by(found, student) <= 1e-3 or named <= doubts(found)
 
 
 State = dict[str, Tensor]

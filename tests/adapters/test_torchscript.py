@@ -10,14 +10,17 @@ import pytest
 import torch
 from gandissect_adapters.torchscript import TorchScriptAdapter
 from small_gans import (
+    DCGAN_LAYERS,
     BakedBatch,
     Conditional,
     Critic,
     Dcgan,
     Modulated,
     Residual,
-    gradient,
+    edits_agree,
+    gradients_agree,
     layer_outputs,
+    layers_agree,
     trained,
     with_edit,
 )
@@ -31,7 +34,7 @@ from gandissect.peek import peek
 Z = torch.randn(5, 12, 1, 1, generator=torch.Generator().manual_seed(3))
 # where the layers of Dcgan are in each kind of archive
 NAMES = {
-    "scripted": ["main.0", "main.1", "main.2", "main.3", "main.4", "main.5", "main.6", "main.7"],
+    "scripted": DCGAN_LAYERS,
     "frozen": [
         "conv_transpose2d_1", "batch_norm_1", "relu_1", "conv_transpose2d_2", "batch_norm_2", "leaky_relu_1",
         "conv_transpose2d_3", "tanh_1",
@@ -68,29 +71,17 @@ def case(
 
 def test_every_layer_reads_as_in_the_live_module(case: tuple[str, Networks], eager: nn.Module) -> None:
     kind, networks = case
-    found = layer_outputs(networks.generator, NAMES[kind], Z)
-    truth = layer_outputs(eager, NAMES["scripted"], Z)
-    for name, original in zip(
-        NAMES[kind], NAMES["scripted"], strict=True
-    ):  # clones, taken before ReLU(inplace) overwrites
-        torch.testing.assert_close(found[name], truth[original], atol=1e-5, rtol=0)
+    layers_agree(networks.generator, eager, Z, NAMES[kind])
 
 
 def test_an_edit_changes_the_image_as_in_the_live_module(case: tuple[str, Networks], eager: nn.Module) -> None:
     kind, networks = case
-    for position in (0, 2, 3, 5):
-        mine = with_edit(networks.generator, NAMES[kind][position], lambda act: act * 0.5 - 0.25, Z)
-        truth = with_edit(eager, NAMES["scripted"][position], lambda act: act * 0.5 - 0.25, Z)
-        torch.testing.assert_close(mine, truth, atol=1e-5, rtol=0)
+    edits_agree(networks.generator, eager, Z, NAMES[kind])
 
 
 def test_gradients_equal_those_of_the_live_module(case: tuple[str, Networks], eager: nn.Module) -> None:
     kind, networks = case
-    for position in (2, 5):
-        mine = gradient(networks.generator, NAMES[kind][position], Z)
-        truth = gradient(eager, NAMES["scripted"][position], Z)
-        for one, other in zip(mine, truth, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    gradients_agree(networks.generator, eager, Z, NAMES[kind])
 
 
 def test_parameters_are_counted_and_trainable(case: tuple[str, Networks], eager: nn.Module) -> None:

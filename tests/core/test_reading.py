@@ -306,6 +306,15 @@ def test_an_own_config_key_goes_before_the_file_beside_it(tmp_path: Path) -> Non
     assert read_tensors(tmp_path / "netG.pt")["config"] == {"nz": 1}
 
 
+def test_settings_beside_a_file_that_are_no_mapping_are_left_alone(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "netG.pt")
+    assert "config" not in read_tensors(tmp_path / "netG.pt")
+    (tmp_path / "config.json").write_text("[1, 2")
+    assert "config" not in read_tensors(tmp_path / "netG.pt")
+    (tmp_path / ".config.json").write_text('{"nz": 4}')
+    assert read_tensors(tmp_path / "netG.pt")["config"] == {"nz": 4}
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -66,6 +66,16 @@ def test_a_survey_keeps_no_activations() -> None:
     assert kept == [6, 0]
 
 
+def test_a_large_network_of_large_images_runs_on_one_sample_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "AFFORDABLE", 0.0)
+    net = nn.Sequential(nn.Unflatten(1, (3, 1, 1)), nn.Conv2d(3, 3, 1), nn.Upsample(scale_factor=192.0))
+    sizes: list[int] = []
+    with net.register_forward_hook(lambda _net, _args, images: sizes.append(len(images))):
+        gan = gandissect.wrap(net, latent=LatentSpace("z", (3,)))
+    assert gan.generator.image_shape == (3, 192, 192)
+    assert set(sizes) == {1}
+
+
 @pytest.mark.parametrize("kind", ["vector", "random"])
 def test_a_network_too_large_to_edit_layer_by_layer_is_described_alike(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -85,4 +95,6 @@ def test_a_large_network_runs_a_few_times_only(monkeypatch: pytest.MonkeyPatch) 
         info.name: info.editable for info in gandissect.wrap(net, latent=LatentSpace("z", (6,))).generator.layers
     }
     assert editable == {"first": True, "useless": False, "codes": True, "last": True}
-    assert net.runs <= 4  # the survey, then a reference and a trial of the two layers that no gradient reaches
+    assert (
+        net.runs <= 5
+    )  # one sample, the survey, then a reference and a trial of the two layers that no gradient reaches

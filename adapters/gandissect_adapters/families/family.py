@@ -37,6 +37,7 @@ from gandissect.gan import Assumption
 from gandissect_adapters.recognise.unwrap import Role, StateDict
 
 M = TypeVar("M", bound=nn.Module)
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Case:
     """One network that is to be rebuilt, and everything that is known around it.
 
     ``tensors`` are the network's weights, reparametrisations folded, float32. ``file`` is the whole checkpoint's mapping (its
-    ``conf``, ``args``, ``config``, ``latent_avg`` …), ``beside`` the other networks of the file. ``image_shape`` (C, H, W) and
-    ``drawn`` [N, C, H, W] are what the generator makes, for discriminators.
+    ``conf``, ``args``, ``config``, ``latent_avg`` …), ``beside`` the other networks of the file. ``image_shape`` (C, H, W) is of
+    what the generator makes, for discriminators.
     """
 
     net: StateDict
@@ -63,7 +64,6 @@ class Case:
     assume: Mapping[str, str] = field(default_factory=dict)
     beside: Sequence[StateDict] = ()
     image_shape: tuple[int, int, int] | None = None
-    drawn: Tensor | None = None
     notes: list[str] = field(default_factory=list)
     assumptions: list[Assumption] = field(default_factory=list)
 
@@ -71,6 +71,12 @@ class Case:
     def file(self) -> Mapping[str, object]:
         """The whole checkpoint's mapping, as ``read_tensors`` gives it."""
         return self.net.file
+
+    @property
+    def config(self) -> Mapping[str, object]:
+        """The settings in the file or in the ``config.json`` beside it; empty where there are none."""
+        config = self.file.get("config")
+        return config if isinstance(config, Mapping) else {}
 
     def option(self, name: str, found: object = None, because: str = "") -> str:
         """The value of an option: the user's, else what was ``found`` in the file, else the default; written down.
@@ -95,11 +101,7 @@ class Case:
         Raises:
             UsageError: it is none.
         """
-        value = self.option(name, found, because)
-        try:
-            return float(value)
-        except ValueError:
-            raise UsageError(f"--assume {name}={value!r} is not a number") from None
+        return _converted(name, self.option(name, found, because), float, "a number")
 
     def whole(self, name: str, found: int | None = None, because: str = "") -> int:
         """``option`` as a whole number.
@@ -107,11 +109,7 @@ class Case:
         Raises:
             UsageError: it is none.
         """
-        value = self.option(name, found, because)
-        try:
-            return int(value)
-        except ValueError:
-            raise UsageError(f"--assume {name}={value!r} is not a whole number") from None
+        return _converted(name, self.option(name, found, because), int, "a whole number")
 
     def choice(self, name: str, known: Sequence[str], found: str | None = None, because: str = "") -> str:
         """``option`` as one of ``known``.
@@ -127,6 +125,13 @@ class Case:
     def note(self, text: str) -> None:
         """Something that the reader of the report should know."""
         self.notes.append(text)
+
+
+def _converted(name: str, value: str, kind: Callable[[str], N], what: str) -> N:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"--assume {name}={value!r} is not {what}") from None
 
 
 class Family(ABC):

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from torch import Tensor
-
 from gandissect.adapter import Networks
 from gandissect.errors import NotOpened, unknown_name
 from gandissect_adapters.families.family import Case, Family
@@ -31,11 +29,11 @@ def rebuild_generator(
 
 
 def rebuild_discriminator(
-    family: Family, net: StateDict, assume: Mapping[str, str], image_shape: tuple[int, int, int], drawn: Tensor | None
+    family: Family, net: StateDict, assume: Mapping[str, str], image_shape: tuple[int, int, int]
 ) -> Networks:
-    """The discriminator for images of ``image_shape`` (C, H, W); ``drawn`` are some of the generator's, or None."""
+    """The discriminator for images of ``image_shape`` (C, H, W)."""
     case = _case(family, net, {key: value for key, value in assume.items() if key in family.options}, ())
-    case.image_shape, case.drawn = image_shape, drawn
+    case.image_shape = image_shape
     return _told(family, case, _made(family, family.discriminator, case))
 
 

@@ -5,6 +5,7 @@ family, role = recognised(state)        # (StyleGan2(), "generator"), or (None, 
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 
 from gandissect_adapters.families.family import Family
@@ -49,18 +50,19 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def families() -> list[Family]:
-    """One of each family."""
-    return [
+@cache
+def families() -> tuple[Family, ...]:
+    """One of each family, made once: they keep nothing between files."""
+    return tuple(
         getattr(import_module(f"gandissect_adapters.families.{module}"), name)()
         for module, names in MODULES.items()
         for name in names
-    ]
+    )
 
 
-def recognised(net: StateDict, known: list[Family] | None = None) -> tuple[Family | None, Role]:
+def recognised(net: StateDict) -> tuple[Family | None, Role]:
     """The family that ``net`` belongs to and its role there."""
-    for family in families() if known is None else known:
+    for family in families():
         if role := family.role(net):
             return family, role
     return None, ""

@@ -397,7 +397,7 @@ def test_a_saved_studiogan_discriminator_opens_as_itself(classes: int, scores: i
     net = critic_of(classes, scores, norms=norms)
     state = StateDict("", dict(net.state_dict()))
     assume = {"critic-heads": "per-class"} if scores > 1 else {}
-    made = rebuild_discriminator(StudioGan(), state, assume, (3, 32, 32), None)
+    made = rebuild_discriminator(StudioGan(), state, assume, (3, 32, 32))
     assert made.discriminator is not None
     assert made.discriminator_classes == classes
     x, y = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])
@@ -411,7 +411,7 @@ def test_a_saved_studiogan_discriminator_opens_as_itself(classes: int, scores: i
 def test_an_auxiliary_classifier_does_not_change_the_score() -> None:
     net = critic_of()
     tensors = {**net.state_dict(), "linear2.weight": torch.randn(5, 8), "embedding.weight": torch.randn(10, 5)}
-    made = rebuild_discriminator(StudioGan(), StateDict("", tensors), {}, (3, 32, 32), None)
+    made = rebuild_discriminator(StudioGan(), StateDict("", tensors), {}, (3, 32, 32))
     assert made.discriminator is not None
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(made.discriminator(x), net(x))
@@ -422,7 +422,7 @@ def test_an_auxiliary_classifier_does_not_change_the_score() -> None:
 def test_several_scores_of_unknown_meaning_are_refused() -> None:
     state = StateDict("", dict(critic_of(3, 3).state_dict()))
     with pytest.raises(NotOpened, match="critic-heads=per-class"):
-        rebuild_discriminator(StudioGan(), state, {}, (3, 32, 32), None)
+        rebuild_discriminator(StudioGan(), state, {}, (3, 32, 32))
 
 
 def test_a_generator_with_a_part_that_is_not_known_is_refused() -> None:

@@ -48,9 +48,11 @@ def logits(gan: Gan, case: Golden) -> Tensor:
 ALIKE = {
     "dcgan_csinva_cifar10_32",
     "dcgan_examples_64_gray",
+    "dcgan_natsu6767_64",
+    "dcgan_znxlwm_mnist_64",
     "pgan_fc_gan_28",
     "pgan_fc_wgan_gp_28",
-    "dcgan_znxlwm_mnist_64",
+    "pgan_up_dcgan_32",
 }
 """Folders whose like is in the quick suite too."""
 

@@ -272,7 +272,7 @@ def critic_shapes(size: int) -> dict[str, tuple[int, ...]]:
 @torch.no_grad()
 def test_a_fastgan_discriminator_of_every_size_gives_25_logits_of_each_copy(size: int) -> None:
     net = StateDict("d", seeded(critic_shapes(size)))
-    critic = rebuild_discriminator(fastgan.FastGan(), net, {}, (3, size, size), None).discriminator
+    critic = rebuild_discriminator(fastgan.FastGan(), net, {}, (3, size, size)).discriminator
     assert critic is not None
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     scores = critic(image)
@@ -417,4 +417,4 @@ def test_a_discriminator_for_another_size_is_refused(tmp_path: Path) -> None:
     nets = find_networks(torch.load(r3gan_file(tmp_path, 4), weights_only=True))
     critic = next(net for net in nets if net.name == "D")
     with pytest.raises(GandissectError, match="is for 8 pixels, the generator makes 16"):
-        rebuild_discriminator(r3gan.R3Gan(), critic, {}, (3, 16, 16), None)
+        rebuild_discriminator(r3gan.R3Gan(), critic, {}, (3, 16, 16))

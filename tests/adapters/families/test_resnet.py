@@ -95,7 +95,7 @@ def test_images_scores_and_layers_are_the_recorded_ones(
 def test_attention_maps_are_the_recorded_ones(shared: Path) -> None:
     case = Golden.of(shared, "sagan_heykeetae_64")
     state = StateDict("", torch.load(case.folder / "D.pth", weights_only=True))
-    judge = rebuild_discriminator(heykeetae_sagan.HeykeetaeSagan(), state, {}, (3, 64, 64), None).discriminator
+    judge = rebuild_discriminator(heykeetae_sagan.HeykeetaeSagan(), state, {}, (3, 64, 64)).discriminator
     assert judge is not None
     names = ["attn1.softmax", "attn2.softmax"]
     with tap(judge, names) as seen:

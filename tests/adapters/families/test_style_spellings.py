@@ -15,7 +15,6 @@ from gandissect_adapters.families.style.lucidrains import LucidrainsStyleGan2
 from gandissect_adapters.families.style.rosinality_layers import FusedResample
 from gandissect_adapters.families.style.rosinality_stylegan1 import RosinalityStyleGan1, StyledGenerator
 from gandissect_adapters.families.style.rosinality_stylegan2 import RosinalityStyleGan2
-from gandissect_adapters.recognise.beside import settings_beside
 from gandissect_adapters.recognise.unwrap import find_networks
 from style_checks import critic, images, outputs_equal, scores, seeded, spaces_hold, style_network
 from torch import nn
@@ -56,7 +55,7 @@ def rebuilt_critic(case: Golden, side: int, alpha: str = "1") -> nn.Module:
     """The discriminator for images of ``side`` px."""
     states = find_networks(read_tensors(case.folder / "train_step-6.model"))
     state = next(state for state in states if state.role == "discriminator")
-    made = rebuild_discriminator(RosinalityStyleGan1(), state, {"alpha": alpha}, (3, side, side), None)
+    made = rebuild_discriminator(RosinalityStyleGan1(), state, {"alpha": alpha}, (3, side, side))
     assert made.discriminator is not None
     return made.discriminator
 
@@ -246,14 +245,6 @@ def test_lucidrains_refuses_a_synthesis_network_without_its_mapping(tmp_path: Pa
     torch.save({"GE": module.G.state_dict()}, tmp_path / "model_1.pt")
     with pytest.raises(NotOpened, match="without its mapping network"):
         gandissect.open(tmp_path / "model_1.pt", device="cpu")
-
-
-def test_settings_beside_a_file_that_are_no_mapping_are_left_alone(tmp_path: Path) -> None:
-    assert settings_beside(tmp_path / "a.pt") == {}
-    (tmp_path / "config.json").write_text("[1, 2")
-    assert settings_beside(tmp_path / "a.pt") == {}
-    (tmp_path / ".config.json").write_text('{"image_size": 64}')
-    assert settings_beside(tmp_path / "a.pt") == {"config.json": {"image_size": 64}}
 
 
 # all of them

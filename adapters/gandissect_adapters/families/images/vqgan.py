@@ -207,7 +207,7 @@ class VqFamily(Family):
 
     def generator(self, case: Case) -> Networks:
         tensors = self.prepared(case)
-        groups = case.whole("groups", *_configured(case.file, "norm_num_groups"))
+        groups = case.whole("groups", *_configured(case, "norm_num_groups"))
         module = load(lambda: VqGan(tensors, self.layout, groups), tensors, unused=(r"loss\..*", r"quantize\.ema_.*"))
         factor = 2 ** sum(kind == "up" for _, kind in self.layout.order(tensors, "decoder"))
         latent = self._latent(case, module, factor)
@@ -242,10 +242,9 @@ class VqFamily(Family):
         return LatentSpace("codes", (1, side, side), "uniform", (0.0, 1.0))
 
 
-def _configured(file: Mapping[str, object], key: str) -> tuple[int | None, str]:
+def _configured(case: Case, key: str) -> tuple[int | None, str]:
     """A whole number of the file's ``config``, and that it was found there."""
-    config = file.get("config")
-    value = config.get(key) if isinstance(config, Mapping) else None
+    value = case.config.get(key)
     return (value, "config.json says so") if isinstance(value, int) else (None, "")
 
 
@@ -295,8 +294,7 @@ class DiffusersVq(VqFamily):
         Raises:
             NotOpened: a MoVQ, whose decoder's norms look at the codes, or an activation other than SiLU.
         """
-        config = case.file.get("config")
-        activation = config.get("act_fn", "silu") if isinstance(config, Mapping) else "silu"
+        activation = case.config.get("act_fn", "silu")
         if activation not in ("silu", "swish"):
             raise NotOpened(f"its config.json asks for the activation {activation!r}, where only silu is rebuilt")
         if any("conv_norm_out.conv_y" in name for name in case.tensors):

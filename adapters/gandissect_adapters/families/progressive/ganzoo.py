@@ -160,13 +160,8 @@ def _full_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name if ".module." in name else _BARE.sub(r"\1.module.", name, count=1): t for name, t in tensors.items()}
 
 
-def _config(case: Case) -> Mapping[str, object]:
-    config = case.file.get("config")
-    return config if isinstance(config, Mapping) else {}
-
-
 def _number(case: Case, key: str) -> float | None:
-    value = _config(case).get(key)
+    value = case.config.get(key)
     return float(value) if isinstance(value, (int, float)) else None
 
 
@@ -181,7 +176,7 @@ def _leak(case: Case) -> float:
 
 
 def _scaled(case: Case) -> bool:
-    said = _config(case).get("equalizedlR")
+    said = case.config.get("equalizedlR")
     if isinstance(said, bool):
         return (
             case.choice("equalised", ("yes", "no"), "yes" if said else "no", "config.equalizedlR in the file") == "yes"
@@ -191,7 +186,7 @@ def _scaled(case: Case) -> bool:
 
 def _tanh(case: Case) -> bool:
     """Only the losses of least squares and cross entropy end the generator in a tanh."""
-    config = _config(case)
+    config = case.config
     loss = config.get("lossCriterion") or config.get("lossMode")
     found = None if not isinstance(loss, str) else "tanh" if loss in ("MSE", "DCGAN") else "linear"
     return case.choice("output", ("linear", "tanh"), found, f"the loss in the file is {loss}") == "tanh"
@@ -200,7 +195,7 @@ def _tanh(case: Case) -> bool:
 def _labels(case: Case) -> tuple[int, ...]:
     """Number of values of each label, in the order in which they stand behind z."""
     wide = _number(case, "categoryVectorDim")
-    known = _config(case).get("attribKeysOrder")
+    known = case.config.get("attribKeysOrder")
     sizes: list[tuple[int, int]] = []
     if isinstance(known, Mapping) and wide:
         for entry in known.values():

@@ -235,13 +235,11 @@ def _plan(case: Case) -> Plan:
     sets = shape_of(tensors, "generator.bn.running_means", 2)[0]
     if sets < 2 or condition <= embedded:
         raise NotOpened("the norms store one set of statistics or z has no place beside the class: not this codebase's")
-    config = case.file.get("config")
-    known = config if isinstance(config, Mapping) else {}
-    layers = _layers(case, known)
+    layers = _layers(case)
     truncation = case.number("truncation")
     if not 0.0 <= truncation <= 1.0:
         raise UsageError(f"--assume truncation={truncation:g} is outside of 0 to 1")
-    eps = known.get("eps")
+    eps = case.config.get("eps")
     return Plan(
         latent=condition - embedded, classes=classes, embedded=embedded, layers=layers,
         side=side_of(rows, layers[0].inside), width=layers[0].inside,
@@ -250,7 +248,7 @@ def _plan(case: Case) -> Plan:
     )  # fmt: skip
 
 
-def _layers(case: Case, config: Mapping[str, object]) -> list[Layer]:
+def _layers(case: Case) -> list[Layer]:
     """``generator.layers`` in order."""
     tensors = case.tensors
     numbers = indices(tensors, r"generator\.layers\.(\d+)\..*")
@@ -265,7 +263,7 @@ def _layers(case: Case, config: Mapping[str, object]) -> list[Layer]:
     if not blocks or blocks[0] != 0 or blocks[-1] != len(layers) - 1 or numbers[-1] != blocks[-1]:
         raise NotOpened("the generator's layers do not begin and end with a residual block")
     check_chain([(layers[i].inside, layers[i].outside) for i in blocks], widening=False)
-    found = _doubling_of(config, [layers[i] for i in blocks])
+    found = _doubling_of(case.config, [layers[i] for i in blocks])
     for number in _doubling(case, found, len(blocks)):
         layers[blocks[number]] = replace(layers[blocks[number]], resample=True)
     if found is None and any(layer.outside < layer.inside and not layer.resample for layer in layers):

@@ -294,8 +294,7 @@ class LucidrainsStyleGan2(Family):
         shapes = [tensors[f"G.blocks.{index}.conv1.weight"].shape for index in blocks]
         widths = [shapes[0][1], *(shape[0] for shape in shapes)]
         colours = tensors["G.blocks.0.to_rgb.conv.weight"].shape[0]
-        settings = case.file.get("config.json")
-        found = settings.get("lr_mlp") if isinstance(settings, Mapping) else None
+        found = case.config.get("lr_mlp")
         known = float(found) if isinstance(found, (int, float)) else None
         rate = case.number("rate", known, "lr_mlp of the config.json beside the file")
         return load(

@@ -65,8 +65,10 @@ def _filter(
     each = kernel[None, None].expand(channels, 1, *kernel.shape)
     (top, bottom), (left, right) = pad
     if up == (1, 1):
-        x = F.pad(x, (left, right, top, bottom)) if any((*pad[0], *pad[1])) else x
-        return F.conv2d(x, each.flip((2, 3)), stride=down, groups=channels)
+        turned = each.flip((2, 3))
+        if top == bottom >= 0 and left == right >= 0:
+            return F.conv2d(x, turned, stride=down, padding=(top, left), groups=channels)
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), turned, stride=down, groups=channels)
     # Zero-stuffing and filtering at once: a transposed convolution gives every shift of the filter, of which the padding selects.
     rows, columns = kernel.shape
     height = x.shape[2] * up[0] + top + bottom - rows + 1
@@ -154,8 +156,10 @@ def modulated_conv(
 
 def lrelu(x: Tensor, *, slope: float = 0.2, gain: float = SQRT2, clamp: float | None = None) -> Tensor:
     """Leaky ReLU times ``gain``, cut to [-clamp, clamp] where given (the cut is not multiplied by the gain)."""
-    y = F.leaky_relu(x, slope) * gain if slope != 1.0 else x * gain
-    return y if clamp is None else y.clamp(-clamp, clamp)
+    if slope != 1.0:
+        x = F.leaky_relu(x, slope)
+    x = x * gain
+    return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 class FusedLeakyReLU(nn.Module):
