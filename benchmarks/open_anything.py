@@ -37,7 +37,11 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     "celeba64-dcgan-negiutsav": {"activation": "lrelu0.1"},
 }
 TOLERANCE = 1e-3
-PATIENCE = 6  # seconds for the search over plain stacks on a file of a family it does not know
+PATIENCE = 120  # seconds for the search over plain stacks, which ends by itself long before
+RECORDED = (  # what was recorded under which names; folders with averaged weights hold images of both
+    ("network_input", "images"), ("input", "image"), ("z", "image"), ("z", "img"), ("z", "image_G"), ("z", "image_ema"),
+    ("z_fixed", "image_avgG"), ("z", "image_avgG"), ("z", "images"), ("input", "img"),
+)  # fmt: skip
 CLOSE = 1e-4
 
 
@@ -179,30 +183,36 @@ def without_family(folder: Path, file: Path, family: str) -> list[str] | None:
     off = error_of(gan, folder)
     fit = gan.opening.mismatch
     right = off is not None and off <= TOLERANCE
-    verdict = "right" if right else "different images" if off is not None else "opened, nothing recorded to compare"
+    verdict = (
+        "right"
+        if right
+        else f"images differ by {off:.2g}"
+        if off is not None
+        else "opened, nothing recorded to compare"
+    )
     if not right and fit is not None and fit <= 0.05:
         verdict += " although its statistics fit"
-    return [name, f"{gan.opening.family}: {verdict}; {gan.opening.verification}"]
+    unsure = ", ".join(dict.fromkeys(known.name for known in gan.opening.assumptions if not known.sure))
+    doubts = "" if right else f"; called unsure: {unsure or 'nothing'}"
+    return [name, f"{gan.opening.family}: {verdict}; {gan.opening.verification}{doubts}"]
 
 
 @torch.no_grad()
 def error_of(gan: Gan, folder: Path) -> float | None:
-    """The largest difference from the recorded images; None where none are recorded for plain inputs."""
+    """The largest difference from the recorded images, of averaged weights or not; None where none are recorded for plain inputs."""
     record = folder / "io.npz"
     if not record.is_file():
         return None
     with np.load(record) as stored:
         arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
-    given = next((arrays[name] for name in ("network_input", "input", "z") if name in arrays), None)
-    wanted = next((arrays[name] for name in ("images", "image", "img") if name in arrays), None)
-    if given is None or wanted is None:
-        return None
-    best: float | None = None
-    for made in attempts(gan, given, arrays):
-        if made.numel() == wanted.numel():
-            off = float((made.reshape(wanted.shape) - wanted).abs().max())
-            best = off if best is None else min(best, off)
-    return best
+    pairs = [(arrays[given], arrays[wanted]) for given, wanted in RECORDED if given in arrays and wanted in arrays]
+    offs = [
+        float((made.reshape(wanted.shape) - wanted).abs().max())
+        for given, wanted in pairs
+        for made in attempts(gan, given, arrays)
+        if made.numel() == wanted.numel()
+    ]
+    return min(offs, default=None)
 
 
 def attempts(gan: Gan, given: Tensor, arrays: Mapping[str, Tensor]) -> list[Tensor]:
@@ -213,6 +223,9 @@ def attempts(gan: Gan, given: Tensor, arrays: Mapping[str, Tensor]) -> list[Tens
     if labels is not None and labels.dim() == 2:
         labels = labels.argmax(1)
     flat = given.flatten(1)
+    parts = [arrays[name].float() for name in ("z", "y_onehot", "code") if name in arrays]  # InfoGAN's input
+    if len(parts) == 3 and not classes and sum(part.shape[1] for part in parts) == latent.size:
+        given = flat = torch.cat(parts, 1)
     if classes and labels is not None and "z" in arrays:
         given = arrays["z"]
     with suppress(RuntimeError, IndexError):

@@ -166,9 +166,7 @@ def test_the_images_of_strange_students_come_out(make: Make, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "named"), UNSURE.values(), ids=UNSURE.keys())
-def test_what_cannot_be_told_of_strange_students_is_called_unsure(
-    make: Make, named: set[str], tmp_path: Path
-) -> None:
+def test_what_cannot_be_told_of_strange_students_is_called_unsure(make: Make, named: set[str], tmp_path: Path) -> None:
     student = make()
     found = opened(student, tmp_path / "netG.pth")
     assert off_by(found, student) <= 1e-3 or named <= doubts(found)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gandissect.errors import UsageError, unknown_name
-from gandissect_adapters.recognise.plan import ACTIVATIONS, ALIASES, activation
+from gandissect_adapters.recognise.plan import ACTIVATIONS, ALIASES, RARER, activation
 
 KEYS = (
     "activation",
@@ -80,7 +80,7 @@ def _activation(value: str | None) -> str | None:
     try:
         activation(value)
     except (KeyError, ValueError):
-        raise unknown_name("activation", value, [*ACTIVATIONS, "none"]) from None
+        raise unknown_name("activation", value, [*ACTIVATIONS, *RARER, "none"]) from None
     key = value.lower().replace("(", "").replace(")", "").replace(" ", "").replace("_", "")
     return ALIASES.get(key, key)
 

@@ -183,7 +183,9 @@ def _empty_layer(op: Op, step: Step, eps: float) -> nn.Module:
     if op.kind == "linear":
         return nn.Linear(op.into, op.out, bias=biased)
     if op.kind == "conv":
-        return nn.Conv2d(op.into, op.out, op.kernel, geometry.stride, geometry.padding, bias=biased)
+        return nn.Conv2d(
+            op.into, op.out, op.kernel, geometry.stride, geometry.padding, bias=biased, padding_mode=geometry.beyond
+        )
     if op.kind == "deconv":
         return nn.ConvTranspose2d(
             op.into, op.out, op.kernel, geometry.stride, geometry.padding, geometry.output_padding, bias=biased

@@ -17,6 +17,7 @@ from gandissect.gan import Assumption
 from gandissect_adapters.recognise.assume import Assume
 from gandissect_adapters.recognise.build import Rebuilt, main_layers, rebuild
 from gandissect_adapters.recognise.chain import Chain, NoChain, Op, read_chain
+from gandissect_adapters.recognise.effort import Exhausted
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.geometry import Goal, Shapes
 from gandissect_adapters.recognise.plan import ACTIVATIONS, Size, activation
@@ -61,6 +62,7 @@ def open_discriminator(
             "pass its class with --discriminator file.py:Class"
         ) from error
     _check(chain, image_shape)
+    _check_end(chain.ops[-1])
     unit, told = _real_unit(chain.ops[-1], assume)
     rule = family_of(chain, "discriminator")
     eps = {op.name: assume.eps for op in chain.ops if op.kind == "norm" and assume.eps} or (
@@ -105,6 +107,14 @@ def _check(chain: Chain, image_shape: tuple[int, int, int]) -> None:
         )
 
 
+def _check_end(last: Op) -> None:
+    if last.kind not in ("linear", "conv", "deconv"):
+        raise NotOpened(
+            f"the discriminator ends in '{last.name}', {last.out} units of a trunk whose last layers are in another network of the "
+            "file; pass a class that joins them with --discriminator file.py:Class"
+        )
+
+
 def _real_unit(last: Op, assume: Assume) -> tuple[int | None, tuple[Assumption, ...]]:
     """Which output of a discriminator that also classifies (Odena et al. 2017, AC-GAN) tells real from fake.
 
@@ -140,7 +150,12 @@ def _search(chain: Chain, image_shape: tuple[int, int, int], images: Tensor | No
     order = ("lrelu0.2", *(name for name in ACTIVATIONS if name != "lrelu0.2"))
     limits = Limits(order, ("nearest",), eps, blind=images is None)
     samples = {"normal": images} if images is not None else {"normal": torch.empty(0)}
-    found = search(chain, "discriminator", shapes, samples, limits, size, image_shape[0])
+    try:
+        found = search(chain, "discriminator", shapes, samples, limits, size, image_shape[0])
+    except Exhausted as error:
+        raise NotOpened(
+            f"{limits.effort.report()}; pass the discriminator's class with --discriminator file.py:Class"
+        ) from error
     if not found:
         raise NotOpened(
             f"no strides and paddings turn {size[0]}x{size[1]} images into what the discriminator's last layer takes; pass its "

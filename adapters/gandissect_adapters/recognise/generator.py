@@ -196,6 +196,10 @@ def _assumptions(found: Likeliest, assume: Assume, fit: float | None) -> tuple[A
         made.append(
             Assumption("dropout in training", "; ".join(places), f"{oracle}; images are drawn without it", sure)
         )
+    if any(op.kind == "norm" for op in chain.ops) and not found.eps:
+        made.append(
+            Assumption("eps", "1e-05", "torch's default for BatchNorm; the file does not say (else --assume eps=…)")
+        )
     for value in sorted(set(found.eps.values())):
         names = ", ".join(name for name, other in found.eps.items() if other == value)
         made.append(

@@ -6,7 +6,7 @@ found.chain, found.state.steps, found.doubts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,6 +17,7 @@ from gandissect.verifying import HEALTHY, UNFIT
 from gandissect_adapters.recognise.assume import Assume
 from gandissect_adapters.recognise.chain import Chain
 from gandissect_adapters.recognise.condition import Condition, common_one_hot, conditions_of
+from gandissect_adapters.recognise.effort import Effort, Exhausted
 from gandissect_adapters.recognise.geometry import Goal, Shapes
 from gandissect_adapters.recognise.plan import ACTIVATIONS, VECTOR, Size, Step
 from gandissect_adapters.recognise.polish import POOR, polished
@@ -27,6 +28,7 @@ _SAMPLES = 512
 _NEAR = 1.2  # another choice that fits less than so many times worse is a doubt
 _NEAR_POOR = 1.5  # and where nothing fits well
 _NOISE = 1e-5
+_NARROW = "--assume activation=…, size=…, stride=…, upsample=… narrow the search"
 
 
 @dataclass(frozen=True)
@@ -46,41 +48,54 @@ def likeliest(read: Sequence[Chain], assume: Assume, size: Size | None) -> Likel
     """The best hypothesis over ``read``, the usual reading first; the others are tried where it does not fit well.
 
     Raises:
-        NotOpened: no sizes fit.
+        NotOpened: no sizes fit, or nothing that the budget allows to measure fits the statistics.
     """
+    given = _Given(assume, size)
     found: list[Likeliest] = []
     failed: NotOpened | None = None
-    for chain in read:
-        try:
-            found.append(_of_reading(chain, assume, size))
-        except NotOpened as error:
-            failed = failed or error
-            continue
-        if not _norms(chain) or (found[-1].state.mismatch or 0.0) <= POOR:
-            break
+    try:
+        for chain in read:
+            try:
+                for one in _of_reading(chain, given):
+                    found.append(one)
+            except NotOpened as error:
+                failed = failed or error
+            if found and (not _norms(chain) or min(one.state.mismatch or 0.0 for one in found) <= POOR):
+                break
+    except Exhausted:
+        found = [one for one in found if (one.state.mismatch or 0.0) <= HEALTHY]
+        failed = NotOpened(f"{given.effort.report()}; {_NARROW}")
     if not found:
         assert failed is not None
         raise failed
     return min(found, key=lambda one: one.state.cost())
 
 
-def _of_reading(chain: Chain, assume: Assume, size: Size | None) -> Likeliest:
+@dataclass(frozen=True)
+class _Given:
+    """What the user and the file's discriminator say, and the budget of one network."""
+
+    assume: Assume
+    size: Size | None
+    effort: Effort = field(default_factory=Effort)
+
+
+def _of_reading(chain: Chain, given: _Given) -> Iterator[Likeliest]:
+    """The hypothesis with the usual conditions, then, where that fits poorly, one with a label that nothing names."""
     rule = family_of(chain, "generator")
-    eps = _eps(chain, rule, assume)
-    ways = conditions_of(chain, assume.condition)
-    best = _of_ways(chain, rule, eps, ways, assume, size)
+    eps = _eps(chain, rule, given.assume)
+    ways = conditions_of(chain, given.assume.condition)
+    yield (best := _of_ways(chain, rule, eps, ways, given))
     poor = _norms(chain) and (best.state.mismatch or 0.0) > POOR
-    if poor and best.condition is None and assume.condition is None and (others := common_one_hot(chain)):
-        best = min(best, _of_ways(chain, rule, eps, others, assume, size), key=lambda one: one.state.cost())
-    return best
+    if poor and best.condition is None and given.assume.condition is None and (others := common_one_hot(chain)):
+        yield _of_ways(chain, rule, eps, others, given)
 
 
 def _of_ways(
-    chain: Chain, rule: Rule | None, eps: Mapping[str, float], ways: Mapping[str, Condition | None], assume: Assume,
-    size: Size | None,
-) -> Likeliest:  # fmt: skip
-    latents = latents_of(chain, ways)
-    states = _search(chain, rule, assume, eps, size, latents)
+    chain: Chain, rule: Rule | None, eps: Mapping[str, float], ways: Mapping[str, Condition | None], given: _Given
+) -> Likeliest:
+    assume, latents = given.assume, latents_of(chain, ways)
+    states = _search(chain, rule, given, eps, latents)
     best, margin = polished(
         chain, states[0], latents[states[0].prior], eps, norm=assume.norm, forced=assume.activation is not None
     )
@@ -144,8 +159,9 @@ def _eps(chain: Chain, rule: Rule | None, assume: Assume) -> dict[str, float]:
 
 
 def _search(
-    chain: Chain, rule: Rule | None, assume: Assume, eps: Mapping[str, float], size: Size | None, latents: dict[str, Tensor]
-) -> list[State]:  # fmt: skip
+    chain: Chain, rule: Rule | None, given: _Given, eps: Mapping[str, float], latents: dict[str, Tensor]
+) -> list[State]:
+    assume, size = given.assume, given.size
     prior = assume.prior or (rule.prior if rule and not _norms(chain) else "")
     if prior:
         latents = {key: z for key, z in latents.items() if key.startswith(prior)}
@@ -157,7 +173,7 @@ def _search(
         rest = tuple(name for name in activations if name != rule.activation) if _norms(chain) else ()
         activations = (rule.activation, *rest)
     modes = ("nearest", "bilinear") if assume.upsample in (None, "none") else (assume.upsample,)
-    limits = Limits(activations, modes, eps)
+    limits = Limits(activations, modes, eps, effort=given.effort)
     ups = assume.upsample != "none" and not (
         chain.ops[-1].kind == "conv" and chain.ops[-1].out == 12
     )  # those are shuffled
@@ -174,7 +190,7 @@ def _search(
         raise NotOpened(
             "its layers fit on each other, but no strides and paddings give "
             + (f"{wanted[0]}x{wanted[1]} images" if wanted else "a usual image size")
-            + "; pass its class with --generator file.py:Class, or --assume size=…, stride=…, padding=…"
+            + " (what they are can be said with --assume size=…, stride=…, padding=…)"
         )
     return found
 

@@ -32,8 +32,9 @@ def mismatch(x: Tensor, norm: Op) -> float:
     if norm.mean is None or norm.var is None:
         return 0.0
     dims = (0, 2, 3) if x.dim() == 4 else (0,)
-    var, mean = torch.var_mean(x, dims, correction=0)
-    return gaussian_kl((mean, var), (norm.mean, norm.var))
+    mean = x.mean(dims, keepdim=True)
+    var = (x - mean).square_().mean(dims)  # torch.var_mean over these dims takes ten times as long
+    return gaussian_kl((mean.flatten(), var), (norm.mean, norm.var))
 
 
 def before(x: Tensor, step: Step) -> Tensor:
@@ -74,6 +75,9 @@ def apply_op(op: Op, step: Step, x: Tensor, *, eps: float = 1e-5, batch_statisti
     geometry = step.geometry
     if op.kind == "linear":
         return F.linear(x, _weight(op), op.bias)
+    if op.kind == "conv" and geometry.beyond != "zeros":
+        x = F.pad(x, [geometry.padding] * 4, geometry.beyond)
+        return F.conv2d(x, _weight(op), op.bias, geometry.stride)
     if op.kind == "conv":
         return F.conv2d(x, _weight(op), op.bias, geometry.stride, geometry.padding)
     if op.kind == "deconv":

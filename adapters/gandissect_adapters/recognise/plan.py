@@ -7,29 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Size = tuple[int, int]
+Beyond = Literal["zeros", "reflect", "replicate", "circular"]
 VECTOR: Size = (0, 0)  # the size of a tensor [N, D] that has no maps
 SHUFFLE = "shuffle"
 MODES = ("nearest", "bilinear", "bilinear-aligned")
 """Ways of upsampling; "aligned" is nn.UpsamplingBilinear2d, with the corners' centres kept."""
+PADDINGS: tuple[Beyond, ...] = ("zeros", "reflect", "replicate", "circular")
+"""What a convolution sees beyond the edge."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Stride, padding and output padding of a convolution, the same in height and width."""
+    """Stride, padding and output padding of a convolution, the same in height and width; ``beyond`` is one of ``PADDINGS``."""
 
     stride: int = 1
     padding: int = 0
     output_padding: int = 0
+    beyond: Beyond = "zeros"
 
     def __str__(self) -> str:
         extra = f", output padding {self.output_padding}" if self.output_padding else ""
-        return f"stride {self.stride}, padding {self.padding}{extra}"
+        beyond = f" ({self.beyond})" if self.beyond != "zeros" else ""
+        return f"stride {self.stride}, padding {self.padding}{beyond}{extra}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,12 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": Activation("SiLU", F.silu, nn.SiLU, 0.9, 0.9),
     "sigmoid": Activation("Sigmoid", torch.sigmoid, nn.Sigmoid, 1.2, 1.2),
 }
+RARER: dict[str, Activation] = {
+    "mish": Activation("Mish", F.mish, nn.Mish, 1.2, 1.2),
+    "hardswish": Activation("Hardswish", F.hardswish, nn.Hardswish, 1.4, 1.4),
+    "softplus": Activation("Softplus", F.softplus, nn.Softplus, 1.4, 1.4),
+}
+"""Tried only where one of ``ACTIVATIONS`` that is like them fits."""
 ALIASES = {"leakyrelu": "lrelu0.01", "lrelu": "lrelu0.2", "leakyrelu0.2": "lrelu0.2", "leakyrelu0.01": "lrelu0.01",
            "leakyrelu0.1": "lrelu0.1", "leakyrelu0.3": "lrelu0.3", "swish": "silu", "linear": "none"}  # fmt: skip
 
@@ -98,7 +110,7 @@ def activation(name: str) -> Activation:
     if key not in ACTIVATIONS and key.startswith(("lrelu", "leakyrelu")):
         slope = float(key.removeprefix("leakyrelu").removeprefix("lrelu"))
         return _leaky(slope, 1.0, 1.0)
-    return ACTIVATIONS[key]
+    return RARER[key] if key in RARER else ACTIVATIONS[key]
 
 
 def activate(name: str, x: Tensor) -> Tensor:

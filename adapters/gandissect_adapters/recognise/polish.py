@@ -6,7 +6,7 @@ best.steps, margin                      # margin: how many times worse the next 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf, log
 
@@ -15,20 +15,31 @@ from torch import Tensor
 from gandissect.verifying import HEALTHY
 from gandissect_adapters.recognise.chain import Chain
 from gandissect_adapters.recognise.oracle import apply_op, before, measure, mismatch, norm_named, thinned, work
-from gandissect_adapters.recognise.plan import MODES, SHUFFLE, VECTOR, Step
+from gandissect_adapters.recognise.plan import ACTIVATIONS, MODES, PADDINGS, SHUFFLE, VECTOR, Step
 from gandissect_adapters.recognise.search import State, activation_penalty
 
 POOR = 0.003
 """Mismatch above which something that leaves its mark on the statistics may have been overlooked."""
 _BUDGET = 1.5e9  # multiply-adds spent on each way that is measured
 _SOFTEN = 1e-4
+_LOCAL_SOFTEN = 5e-4
 _LOCAL = 4e7  # and on one guess of a dropout
+_EACH = 2e8  # and on one of a layer's own activation
 _CARRIED = 4e8  # and on carrying samples through a layer behind it
 _UNITS = 32
 _DROPOUTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
 _RARE_MODE = {"nearest": 0.0, "bilinear": 0.2, "bilinear-aligned": 0.5}
 _FAR_OFF = 3.0  # an activation that fits so many times worse is none that dropout has hidden
-_GAIN = 3.0  # a dropout is believed where the statistics fit so many times better with it
+_GAIN = 3.0  # a dropout, or a mixture of activations, is believed where the statistics fit so many times better with it
+_MIXED = 3e-4  # mismatch above which mixtures are tried
+_CHANGE = 0.6  # log evidence against an activation that the other layers do not have
+_BEYOND = {"zeros": 0.0, "reflect": 0.7, "replicate": 1.0, "circular": 1.0}
+# Activations that a search over the usual ones mistakes for another.
+_LIKE = {
+    "relu": ("lrelu0.02", "lrelu0.05", "softplus"), "lrelu0.01": ("lrelu0.02", "lrelu0.05"), "lrelu0.1": ("lrelu0.05", "lrelu0.15"),
+    "lrelu0.2": ("lrelu0.15", "lrelu0.25"), "lrelu0.3": ("lrelu0.25", "lrelu0.4", "lrelu0.5"), "elu": ("lrelu0.4", "lrelu0.5"),
+    "selu": ("lrelu0.5",), "gelu": ("mish", "hardswish"), "silu": ("mish", "hardswish"),
+}  # fmt: skip
 
 _Steps = tuple[Step, ...]
 
@@ -47,10 +58,16 @@ def polished(
         return (best if norm is None else replace(best, steps=_with_norm(chain, best.steps, norm)), 1.0)
     best = replace(best, steps=_norms(chain, best.steps, x, eps, norm))
     best = replace(best, steps=_modes(chain, best.steps, x, eps))
+    best = replace(best, steps=_paddings(chain, best.steps, x, eps))
     margin = inf
     if not forced:
         best, margin = _settled(chain, best, x, eps)
     found = measure(chain, best.steps, x, eps, _BUDGET)
+    if _mean(found) > _MIXED and not forced:
+        mixed = _along(chain, best.steps, x, eps, _other_activations, _EACH)
+        fits = found if mixed == best.steps else measure(chain, mixed, x, eps, _BUDGET)
+        if _mean(fits) * _GAIN <= _mean(found):  # what stands behind the last norm is anyone's guess then
+            best, found, margin = replace(best, steps=_continued(chain, mixed)), fits, 1.0
     if _mean(found) > POOR:
         best, found, margin = _with_dropout(chain, best, x, eps, found, margin, forced=forced)
     return replace(best, mismatches=found), margin
@@ -87,6 +104,7 @@ def _settled(chain: Chain, best: State, x: Tensor, eps: Mapping[str, float]) -> 
     limit = max(0.005, 4 * seen[own])
     close = [name for name, value in sorted(seen.items(), key=lambda item: item[1]) if value < limit]
     tried = dict.fromkeys([own, *[name for name in close if name != "none"][:4]])
+    tried |= dict.fromkeys(_LIKE.get(close[0] if close else own, ()))
     if len(tried) < 2:
         return best, inf
     ways = {name: _swapped(best.steps, own, name) for name in tried}
@@ -157,7 +175,7 @@ def _with_dropout(
     if not any(_room(chain, index, step) for index, step in enumerate(best.steps)):
         return best, found, margin
     for name in dict.fromkeys([own] if forced or margin > _FAR_OFF else [own, "relu", "lrelu0.2"]):
-        steps = _dropouts(chain, _swapped(best.steps, own, name), x, eps)
+        steps = _along(chain, _swapped(best.steps, own, name), x, eps, _shares)
         fits = measure(chain, steps, x, eps, _BUDGET)
         tried.append((_mean(fits), name, steps, fits))
     tried.sort(key=lambda item: item[0])
@@ -168,26 +186,63 @@ def _with_dropout(
     return replace(best, steps=steps, last=name), fits, margin
 
 
-def _dropouts(chain: Chain, steps: _Steps, x: Tensor, eps: Mapping[str, float]) -> _Steps:
-    """For each layer in turn the share dropped before it that makes the norm behind it fit best."""
+def _paddings(chain: Chain, steps: _Steps, x: Tensor, eps: Mapping[str, float]) -> _Steps:
+    """What all padded convolutions see beyond the edge, where the statistics tell."""
+    padded = [index for index, (op, step) in enumerate(zip(chain.ops, steps, strict=True))
+              if op.kind == "conv" and 0 < step.geometry.padding < min(step.out)]  # fmt: skip
+    last = max(index for index, op in enumerate(chain.ops) if op.kind == "norm")
+    if not padded or padded[0] > last:
+        return steps
+    ways: dict[str, _Steps] = {beyond: tuple(replace(step, geometry=replace(step.geometry, beyond=beyond)) if index in padded else step
+                          for index, step in enumerate(steps)) for beyond in PADDINGS}  # fmt: skip
+    return ways[_compared(chain, ways, x, eps, _BEYOND)[0]]
+
+
+def _other_activations(_chain: Chain, _index: int, step: Step) -> dict[Step, float]:
+    """Every activation in the place of one, with how unusual each would be there."""
+    if step.activation == "none":
+        return {}
+    rare = {name: _CHANGE + activation_penalty(name, "generator") for name in ACTIVATIONS}
+    return {replace(step, activation=name): cost for name, cost in {**rare, step.activation: 0.0}.items()}
+
+
+def _continued(chain: Chain, steps: _Steps) -> _Steps:
+    """``steps`` whose activations behind the last norm are the commonest of those before it."""
+    last = max(index for index, op in enumerate(chain.ops) if op.kind == "norm")
+    seen = [step.activation for step in steps[:last] if step.activation != "none"]
+    common = max(seen, key=seen.count)
+    return tuple(
+        replace(step, activation=common) if index > last and step.activation != "none" else step
+        for index, step in enumerate(steps)
+    )
+
+
+def _shares(chain: Chain, index: int, step: Step) -> dict[Step, float]:
+    """Every dropout that may stand before a layer."""
+    if not _room(chain, index, step):
+        return {}
+    return {replace(step, dropout=share): 0.4 if share else 0.0 for share in _DROPOUTS}
+
+
+def _along(
+    chain: Chain, steps: _Steps, x: Tensor, eps: Mapping[str, float],
+    ways: Callable[[Chain, int, Step], Mapping[Step, float]], budget: float = _LOCAL,
+) -> _Steps:  # fmt: skip
+    """For each layer in turn that one of ``ways`` (with what speaks against each) that makes the norm behind it fit best."""
     made: list[Step] = []
     for index, (op, step) in enumerate(zip(chain.ops, steps, strict=True)):
         ahead = chain.ops[index + 1] if index + 1 < len(chain.ops) else None
-        if (
-            op.kind in ("conv", "deconv", "linear")
-            and ahead is not None
-            and ahead.kind == "norm"
-            and _room(chain, index, step)
-        ):
+        open_ways = ways(chain, index, step)
+        if op.kind in ("conv", "deconv", "linear") and ahead is not None and ahead.kind == "norm" and open_ways:
             thin, fewer = thinned(op, ahead, step, _UNITS)
-            count = max(64, int(_LOCAL / max(work(thin, step), 1.0)))
-            scores: dict[float, float] = {}
-            for share in _DROPOUTS:
-                y = apply_op(thin, step, before(x[:count], replace(step, dropout=share)))
+            count = max(64, int(budget / max(work(thin, step), 1.0)))
+            scores: dict[Step, float] = {}
+            for way, cost in open_ways.items():
+                y = apply_op(thin, way, before(x[:count], way))
                 if fewer.into != y.shape[1]:
                     y = y.reshape(len(y), fewer.into, -1, 1)
-                scores[share] = log(mismatch(y, fewer) + 5e-4) + (0.4 if share else 0.0)
-            step = replace(step, dropout=min(scores, key=lambda share: scores[share]))  # noqa: PLW2901
+                scores[way] = log(mismatch(y, fewer) + _LOCAL_SOFTEN) + cost
+            step = min(scores, key=lambda way: scores[way])  # noqa: PLW2901
         made.append(step)
         x = before(x[: max(24, int(_CARRIED / max(work(op, step), 1.0)))], step)
         x = apply_op(op, step, x, eps=eps.get(op.name, 1e-5))

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from gandissect.verifying import HEALTHY, UNFIT
 from gandissect_adapters.recognise.chain import Chain, Gap, Op
+from gandissect_adapters.recognise.effort import Effort
 from gandissect_adapters.recognise.geometry import Shapes
 from gandissect_adapters.recognise.oracle import apply_op, before, mismatch, thinned, work
-from gandissect_adapters.recognise.plan import ACTIVATIONS, SHUFFLE, VECTOR, Size, Step, activate
+from gandissect_adapters.recognise.plan import ACTIVATIONS, SHUFFLE, VECTOR, Size, Step, activate, activation
 from gandissect_adapters.recognise.unwrap import Role
 
 _SOFTEN = 0.002  # mismatches below this are all as good
@@ -43,6 +44,7 @@ class Limits:
     width: int = 3
     blind: bool = False
     """Go by conventions alone."""
+    effort: Effort = field(default_factory=Effort)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,7 @@ def search(
     size: Size = VECTOR,
     units: int = 0,
 ) -> list[State]:
-    """Whole hypotheses, the likeliest first; empty when sizes cannot be made to fit.
+    """Whole hypotheses, the likeliest first; empty when no sizes fit; Exhausted is raised when ``limits.effort`` is used up.
 
     Args:
         latents: prior -> float32 [N, units] or [N, units, 1, 1], or images [N, C, H, W] for a discriminator.
@@ -120,8 +122,9 @@ def _hopeless(states: list[State]) -> bool:
 
 def activation_penalty(name: str, role: Role) -> float:
     """How unusual a network with this activation is, in units of log evidence."""
-    rare = ACTIVATIONS.get(name)
-    return 0.0 if rare is None else rare.in_generator if role == "generator" else rare.in_discriminator
+    if name == "none":
+        return 0.0
+    return activation(name).in_generator if role == "generator" else activation(name).in_discriminator
 
 
 def _advance(
@@ -134,7 +137,7 @@ def _advance(
     for state in states:
         options = _options(chain, role, shapes, state, index, limits, measured=measured)
         if measured and op.kind == "norm":
-            options = _through_norm(state, options, op)
+            options = _through_norm(state, options, op, limits.effort)
         elif measured and following is not None and following.kind == "norm":
             options = _glance(chain, state, options, index, limits)
         for option, ahead in options:
@@ -144,6 +147,8 @@ def _advance(
             grown.append((option.cost(*ahead) + rest, option, state))
     grown.sort(key=lambda item: item[0])
     kept = _kept(grown, limits, measured, lookahead=following is not None and following.kind == "norm")
+    if measured and op.kind == "norm" and kept:
+        limits.effort.saw(tuple(other.name for other in chain.ops if other.kind == "norm"), kept[0][1].mismatches)
     return [_carry(option, parent, op, limits) if measured else replace(option, x=None) for _, option, parent in kept]
 
 
@@ -280,18 +285,21 @@ def _slot_penalty(gap: Gap, step: Step) -> float:
     return 0.6 * -spare if spare < 0 else 0.3 * max(0, spare - reshapes)
 
 
-def _through_norm(state: State, options: list[_Option], norm: Op) -> list[_Option]:
+def _through_norm(state: State, options: list[_Option], norm: Op, effort: Effort) -> list[_Option]:
     """Options with their mismatch; an activation before the norm is tried only where nothing fits without one."""
-    plain = [_at_norm(state, option, norm) for option in options if option[0].steps[-1].activation == "none"]
+    bare = [option for option in options if option[0].steps[-1].activation == "none"]
+    others = [option for option in options if option[0].steps[-1].activation != "none"]
+    plain = [_at_norm(state, option, norm, effort) for option in bare]
     if any(option.mismatches[-1] <= HEALTHY for option, _ in plain):
         return plain
-    return plain + [_at_norm(state, option, norm) for option in options if option[0].steps[-1].activation != "none"]
+    return plain + [_at_norm(state, option, norm, effort) for option in others]
 
 
-def _at_norm(state: State, option: _Option, norm: Op) -> _Option:
+def _at_norm(state: State, option: _Option, norm: Op, effort: Effort) -> _Option:
     """An option that ends in a norm, with its mismatch measured."""
     grown, _ = option
     assert state.x is not None
+    effort.spend(0.0, state.x.numel() * grown.steps[-1].up ** 2)
     found = mismatch(before(state.x, grown.steps[-1]), norm)
     return replace(grown, mismatches=(*state.mismatches, found)), ()
 
@@ -299,15 +307,15 @@ def _at_norm(state: State, option: _Option, norm: Op) -> _Option:
 class _Looks:
     """Mismatches seen ahead of one state, each hypothesis looked at once."""
 
-    def __init__(self, chain: Chain, state: State, index: int) -> None:
-        self.chain, self.state, self.index = chain, state, index
+    def __init__(self, chain: Chain, state: State, index: int, effort: Effort) -> None:
+        self.chain, self.state, self.index, self.effort = chain, state, index, effort
         self._scores: dict[int, float] = {}
-        self._inputs: dict[tuple[object, ...], Tensor] = {}
+        self.inputs: dict[tuple[object, ...], Tensor] = {}
 
     def at(self, option: State) -> float:
         """The mismatch at the norm behind the option's layer, on few units and samples."""
         if id(option) not in self._scores:
-            self._scores[id(option)] = _look_ahead(self.chain, self.state, option, self.index, self._inputs)
+            self._scores[id(option)] = _look_ahead(self, option)
         return self._scores[id(option)]
 
     def until_good(self, options: list[State]) -> list[State]:
@@ -332,7 +340,7 @@ def _glance(chain: Chain, state: State, options: list[_Option], index: int, limi
 
     Shapes are compared with the usual activations first; only the best of them with all others.
     """
-    looks = _Looks(chain, state, index)
+    looks = _Looks(chain, state, index, limits.effort)
     main = state.mode or limits.modes[0]
     plain = [option for option, _ in options if option.steps[-1].mode in (main, SHUFFLE) or option.steps[-1].up == 1]
     other = [o for o, _ in options if o.steps[-1].mode not in (main, SHUFFLE) and o.steps[-1].up > 1]
@@ -381,18 +389,19 @@ def _shape_of(step: Step) -> tuple[object, ...]:
     return step.geometry, step.up, step.view, step.out
 
 
-def _look_ahead(
-    chain: Chain, state: State, option: State, index: int, inputs: dict[tuple[object, ...], Tensor]
-) -> float:
-    """The mismatch at the norm behind layer ``index``, on few units; the best over what may stand before the norm."""
-    assert state.x is not None
+def _look_ahead(looks: _Looks, option: State) -> float:
+    """The mismatch at the norm behind the layer, on few units; the best over what may stand before the norm."""
+    chain, index, samples = looks.chain, looks.index, looks.state.x
+    assert samples is not None
     step, norm = option.steps[-1], chain.ops[index + 1]
     op, fewer = thinned(chain.ops[index], norm, step, _THIN)
-    count = max(8, int(_GLANCE / max(work(op, step), 1.0)))
+    each = work(op, step)
+    count = max(8, int(_GLANCE / max(each, 1.0)))
     key = (step.activation, step.up, step.mode, step.view, count)
-    if key not in inputs:
-        inputs[key] = before(state.x[:count], step)
-    x = apply_op(op, step, inputs[key])
+    if key not in looks.inputs:
+        looks.inputs[key] = before(samples[:count], step)
+    x = apply_op(op, step, looks.inputs[key])
+    looks.effort.spend(len(x) * each, looks.inputs[key].numel() + 3 * x.numel())
     if fewer.into != x.shape[1]:
         x = x.reshape(len(x), fewer.into, -1, 1)
     gap = chain.gaps[index + 1]
