@@ -118,7 +118,7 @@ _TOKEN = re.compile(r"([TC])(\d+)k(\d+)s(\d+)p(\d+)(o\d)?(n?)")
 
 def layers(recipe: str, units: int, *, maps: bool) -> list[nn.Module]:
     """Modules out of a recipe: ``T64k4s2p1`` (ConvTranspose; ``o1`` output padding, ``n`` no bias), ``C`` Conv, ``L`` Linear,
-    ``V64x4x4`` view, ``U``/``Ub``/``U3``/``U4`` upsampling, ``P`` pixel shuffle, ``B``/``b`` BatchNorm (b without affine), ``I``,
+    ``V64x4x4`` view, ``U``/``Ub``/``U3``/``U4`` upsampling, ``P`` pixel shuffle, ``B``/``b``/``B8`` BatchNorm (b without affine, B8 with eps 0.8), ``I``,
     ``i`` (no affine), ``G``, ``N`` other norms, ``D`` dropout, ``A`` attention, ``M`` reflection padding, activations (``k15`` is a
     LeakyReLU of 0.15).
     """
@@ -147,8 +147,9 @@ def layers(recipe: str, units: int, *, maps: bool) -> list[nn.Module]:
 
 
 def _plain(token: str, units: int, *, maps: bool, size: tuple[int, int]) -> nn.Module:
-    if token in ("B", "b"):
-        return nn.BatchNorm2d(units, affine=token == "B") if maps else nn.BatchNorm1d(units, affine=token == "B")
+    if token in ("B", "b", "B8"):
+        eps, affine = (0.8 if token == "B8" else 1e-5), token != "b"
+        return nn.BatchNorm2d(units, eps, affine=affine) if maps else nn.BatchNorm1d(units, eps, affine=affine)
     simple: dict[str, Callable[[], nn.Module]] = {
         "U": lambda: nn.Upsample(scale_factor=2), "Ub": lambda: nn.Upsample(scale_factor=2, mode="bilinear"),
         "Uc": lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),

@@ -288,6 +288,13 @@ def test_a_weight_without_numbers_is_refused_by_name(tmp_path: Path) -> None:
         opened(state, tmp_path)
 
 
+def test_a_norm_whose_tensors_differ_in_length_is_refused_by_name(tmp_path: Path) -> None:
+    state = deconv_net(SEVEN, nn.ReLU()).state_dict()
+    state["main.1.weight"] = state["main.1.weight"][:1]
+    with pytest.raises(NotOpened, match=r"'main\.1' differ in length"):
+        opened(state, tmp_path)
+
+
 def test_nothing_global_is_changed(tmp_path: Path) -> None:
     net = trained(deconv_net(SEVEN, nn.ReLU()), 24, 1, 1)
     torch.manual_seed(3)

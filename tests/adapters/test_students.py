@@ -100,6 +100,8 @@ STRANGE: dict[str, Make] = {
     "reflecting": lambda: beyond(stack(UPSAMPLED, names=NAMES_FC), "reflect"),
     "circular": lambda: beyond(stack(UPSAMPLED, names=NAMES_FC), "circular"),
     "four times as large": lambda: stack("L784 V16x7x7 B U4 C16k3s1p1 B R C12k3s1p1 B R C1k3s1p1 tanh"),
+    "eps 0.8": lambda: stack(FC.replace("B R", "B8 K"), names=NAMES_FC),
+    "eps 0.8 but first": lambda: stack(UPSAMPLED.replace("B R", "B8 K")), "eps 0.8, mlp": lambda: stack("L64 K L128 B8 K L256 B8 K L784 tanh"),
     "mlp, first without norm": lambda: stack("L64 K L128 B K L256 B K L784 tanh"),
     "activations mixed": lambda: stack("T48k4s1p0n B R T32k4s2p1n B K T16k4s2p1n B R T3k4s2p1n tanh"),
 }  # fmt: skip

@@ -119,6 +119,12 @@ def _op(module: str, fields: Mapping[str, Tensor]) -> Op:
             f"tensor '{module + '.' if module else ''}{odd}' belongs to no layer that can be rebuilt from a state dict"
         )
     bias, mean, var = fields.get("bias"), fields.get("running_mean"), fields.get("running_var")
+    per_unit = {
+        leaf: len(field) for leaf, field in fields.items() if leaf != "num_batches_tracked" and field.dim() == 1
+    }
+    if mean is not None and len(set(per_unit.values())) > 1:
+        sizes = ", ".join(f"{leaf} {size}" for leaf, size in per_unit.items())
+        raise NoChain(f"the tensors of '{module}' differ in length ({sizes})")
     if mean is not None and var is not None:
         return Op(module, "norm", len(mean), len(mean), weight, bias, mean, var)
     if weight is None:

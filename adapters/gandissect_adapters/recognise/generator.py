@@ -202,9 +202,9 @@ def _assumptions(found: Likeliest, assume: Assume, fit: float | None) -> tuple[A
         )
     for value in sorted(set(found.eps.values())):
         names = ", ".join(name for name, other in found.eps.items() if other == value)
-        made.append(
-            Assumption("eps", f"{value:g} at {names}", given if assume.eps else rule.because if rule else "", True)
-        )
+        known = given if assume.eps else rule.because if rule and rule.eps else ""
+        why = known or f"{oracle}; with torch's default the statistics fit worse"
+        made.append(Assumption("eps", f"{value:g} at {names}", why, bool(known)))
     return tuple(made)
 
 

@@ -19,8 +19,9 @@ from gandissect_adapters.recognise.chain import Chain
 from gandissect_adapters.recognise.condition import Condition, common_one_hot, conditions_of
 from gandissect_adapters.recognise.effort import Effort, Exhausted
 from gandissect_adapters.recognise.geometry import Goal, Shapes
+from gandissect_adapters.recognise.oracle import measure
 from gandissect_adapters.recognise.plan import ACTIVATIONS, VECTOR, Size, Step
-from gandissect_adapters.recognise.polish import POOR, polished
+from gandissect_adapters.recognise.polish import POOR, polished, swapped
 from gandissect_adapters.recognise.rules import Rule, family_of
 from gandissect_adapters.recognise.search import Limits, State, search
 
@@ -28,6 +29,11 @@ _SAMPLES = 512
 _NEAR = 1.2  # another choice that fits less than so many times worse is a doubt
 _NEAR_POOR = 1.5  # and where nothing fits well
 _NOISE = 1e-5
+_EPS = 0.8
+"""What many write where BatchNorm takes its eps and mean its momentum, after eriklindernoren/PyTorch-GAN."""
+_ODD_EPS = 0.5  # log evidence against it
+_EPS_GAIN = 1.2  # it must fit so many times better with the steps that fit best without it
+_EPS_BUDGET = 5e8  # multiply-adds that looking takes
 _NARROW = "--assume activation=…, size=…, stride=…, upsample=… narrow the search"
 
 
@@ -89,6 +95,11 @@ def _of_reading(chain: Chain, given: _Given) -> Iterator[Likeliest]:
     poor = _norms(chain) and (best.state.mismatch or 0.0) > POOR
     if poor and best.condition is None and given.assume.condition is None and (others := common_one_hot(chain)):
         yield _of_ways(chain, rule, eps, others, given)
+    for odd in _odd_eps(chain) if _norms(chain) and not eps else ():
+        if not poor and not _fits_better(best, odd, ways):
+            continue
+        other = _of_ways(chain, rule, odd, ways, given)
+        yield replace(other, state=replace(other.state, penalty=other.state.penalty + _ODD_EPS))
 
 
 def _of_ways(
@@ -156,6 +167,23 @@ def _eps(chain: Chain, rule: Rule | None, assume: Assume) -> dict[str, float]:
     if assume.eps is not None:
         return {op.name: assume.eps for op in chain.ops if op.kind == "norm"}
     return rule.eps_of(chain) if rule else {}
+
+
+def _odd_eps(chain: Chain) -> list[dict[str, float]]:
+    """``_EPS`` in all norms but the first, and in all of them."""
+    norms = [op.name for op in chain.ops if op.kind == "norm"]
+    return [dict.fromkeys(names, _EPS) for names in (norms[1:], norms) if names]
+
+
+def _fits_better(best: Likeliest, eps: Mapping[str, float], ways: Mapping[str, Condition | None]) -> bool:
+    """Whether the same steps fit the statistics clearly better with ``eps``, with their own activation or a usual one."""
+    if max(best.state.mismatches) <= POOR:
+        return False
+    x, steps = latents_of(best.chain, ways)[best.state.prior], best.state.steps
+    own = next((step.activation for step in steps if step.activation != "none"), "none")
+    tried = {name: swapped(steps, own, name) for name in (own, "relu", "lrelu0.2")}
+    fits = [sum(measure(best.chain, other, x, eps, _EPS_BUDGET)) for other in tried.values()]
+    return _EPS_GAIN * min(fits) < sum(best.state.mismatches)
 
 
 def _search(

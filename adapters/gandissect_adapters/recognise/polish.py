@@ -107,14 +107,15 @@ def _settled(chain: Chain, best: State, x: Tensor, eps: Mapping[str, float]) -> 
     tried |= dict.fromkeys(_LIKE.get(close[0] if close else own, ()))
     if len(tried) < 2:
         return best, inf
-    ways = {name: _swapped(best.steps, own, name) for name in tried}
+    ways = {name: swapped(best.steps, own, name) for name in tried}
     rare = {name: activation_penalty(name, "generator") for name in tried}
     name, means = _compared(chain, ways, x, eps, rare)
     next_best = min(mean for other, mean in means.items() if other != name)
     return replace(best, steps=ways[name], last=name), next_best / max(means[name], 1e-9)
 
 
-def _swapped(steps: _Steps, own: str, name: str) -> _Steps:
+def swapped(steps: _Steps, own: str, name: str) -> _Steps:
+    """The steps with activation ``name`` wherever they have ``own``."""
     return tuple(replace(step, activation=name) if step.activation == own else step for step in steps)
 
 
@@ -175,7 +176,7 @@ def _with_dropout(
     if not any(_room(chain, index, step) for index, step in enumerate(best.steps)):
         return best, found, margin
     for name in dict.fromkeys([own] if forced or margin > _FAR_OFF else [own, "relu", "lrelu0.2"]):
-        steps = _along(chain, _swapped(best.steps, own, name), x, eps, _shares)
+        steps = _along(chain, swapped(best.steps, own, name), x, eps, _shares)
         fits = measure(chain, steps, x, eps, _BUDGET)
         tried.append((_mean(fits), name, steps, fits))
     tried.sort(key=lambda item: item[0])
