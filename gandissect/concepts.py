@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gandissect.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -60,12 +62,21 @@ class Segmenter(ABC):
             bool [N, K, H, W]; several concepts may hold at one pixel.
         """
 
+    @classmethod
+    def unavailable(cls) -> str:
+        """Why it cannot be used on this machine and what to type; empty where it can."""
+        return ""
+
     def soft(self, images: Tensor) -> Tensor | None:
         """How much each concept is at each pixel, differentiable in ``images``: float32 [N, K, H, W] in 0..1.
 
         None where there is no such score; NaN planes for single concepts without one.
         """
         return None
+
+    def owner(self, index: int) -> tuple[Segmenter, int]:
+        """Who finds the concept at ``index``, and its place among that segmenter's own: to ask for one without the others."""
+        return self, index
 
     def fitted(self, images: Tensor) -> Segmenter:
         """This segmenter, adapted to a GAN's own images (float32 [N, C, H, W]); itself where there is nothing to adapt."""
@@ -93,6 +104,13 @@ class Vocabulary(Segmenter):
     def concepts(self) -> Sequence[Concept]:
         return tuple(self._concepts)
 
+    def owner(self, index: int) -> tuple[Segmenter, int]:
+        for segmenter in self.segmenters:
+            if index < len(segmenter.concepts):
+                return segmenter.owner(index)
+            index -= len(segmenter.concepts)
+        raise IndexError(f"no concept at {index}")
+
     def fitted(self, images: Tensor) -> Vocabulary:
         return Vocabulary([segmenter.fitted(images) for segmenter in self.segmenters])
 
@@ -116,27 +134,44 @@ class Vocabulary(Segmenter):
 
 
 class CallableSegmenter(Segmenter):
-    """Any function of an image batch as a segmenter: float or bool [N, K, H, W] or [N, H, W]; positive means present."""
+    """Any function of an image batch as a segmenter: float or bool [N, K, H, W] or [N, H, W]; positive means present.
+
+    A function with the attribute ``soft = True`` gives probabilities in 0..1: above 0.5 means present, and they serve as
+    the soft score.
+    """
 
     name = "callable"
 
     def __init__(self, function: Callable[[Tensor], Tensor], names: Sequence[str] = ()) -> None:
         self._function = function
         self._names = tuple(names) or (getattr(function, "__name__", "concept"),)
+        self._soft = bool(getattr(function, "soft", False))
 
     @property
     def concepts(self) -> Sequence[Concept]:
         return tuple(Concept(name, "custom") for name in self._names)
 
     def segment(self, images: Tensor, indices: Sequence[int]) -> Tensor:
-        masks = self._function(images)
+        masks = self._planes(images)
+        return masks if masks.dtype == torch.bool else masks > (0.5 if self._soft else 0)
+
+    def soft(self, images: Tensor) -> Tensor | None:
+        return self._planes(images).float().clamp(0, 1) if self._soft else None
+
+    def _planes(self, images: Tensor) -> Tensor:
+        """What the function returns, as [N, K, H, W].
+
+        Raises:
+            UsageError: another shape.
+        """
+        masks = torch.as_tensor(self._function(images))
         masks = masks[:, None] if masks.dim() == 3 else masks
         expected = (len(images), len(self._names), *images.shape[2:])
         if tuple(masks.shape) != expected:
-            raise ValueError(
+            raise UsageError(
                 f"concept function returned shape {tuple(masks.shape)}; expected {expected} for {self._names}"
             )
-        return masks if masks.dtype == torch.bool else masks > 0
+        return masks
 
 
 LOW_LEVEL = frozenset({"colour", "light", "saturation", "edge", "texture", "cluster"})

@@ -8,6 +8,7 @@ fetched("hf://owner/repo@v1/netG.pth")                  # one file of one revisi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urldefrag, urlsplit
 
@@ -24,18 +25,19 @@ def is_address(source: object) -> bool:
     return isinstance(source, str) and source.startswith(SCHEMES)
 
 
-def fetched(source: str) -> Path:
+def fetched(source: str, kinds: Sequence[str] = _KINDS) -> Path:
     """Where the file or folder at an address lies on this machine, after fetching it once.
 
     Args:
         source: ``https://…`` (``#sha256=…`` at its end has it checked) or ``hf://owner/repo[@revision][/file]``; plain
             ``http://`` for this machine only.
+        kinds: what is fetched of a whole repository, as patterns of file names.
 
     Raises:
         UsageError: no address of these forms.
         NotOpened: the extra is missing, nothing is there, or it is not what its hash says.
     """
-    return _from_hub(source) if source.startswith("hf://") else _from_web(source)
+    return _from_hub(source, kinds) if source.startswith("hf://") else _from_web(source)
 
 
 def _from_web(source: str) -> Path:
@@ -59,7 +61,7 @@ def _from_web(source: str) -> Path:
         raise NotOpened(f"{address} cannot be fetched: {_first_line(error)}") from error
 
 
-def _from_hub(source: str) -> Path:
+def _from_hub(source: str, kinds: Sequence[str]) -> Path:
     parsed = _HUB.fullmatch(source)
     if parsed is None:
         raise UsageError(f"{source!r} is no address on the Hub; expected hf://owner/repo or hf://owner/repo/file.pth")
@@ -71,7 +73,7 @@ def _from_hub(source: str) -> Path:
     try:
         if file:
             return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(_KINDS)))
+        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(kinds)))
     except Exception as error:  # the Hub's errors are many and change
         raise NotOpened(f"{source} cannot be fetched from the Hub: {_first_line(error)}") from error
 

@@ -31,6 +31,8 @@ class BitsSpec:
 class Bits(Reducer):
     """All samples of one bool stream [N, …] as packed rows, in the order of their indices."""
 
+    exact = True
+
     def __init__(self) -> None:
         self._keep = Keep(torch.uint8, "")
         self._shape: tuple[int, ...] = ()
@@ -118,32 +120,53 @@ class CrossSpec:
         return Cross()
 
 
+_BLOCK = 16  # samples whose moments are taken together
+
+
 class Cross(Reducer):
-    """Cross moments added sample after sample in float64, so that batches do not change a bit."""
+    """Cross moments added in float64, ``_BLOCK`` samples after another whatever the batches, so that these do not change a bit."""
 
     def __init__(self) -> None:
         self._count = torch.zeros(2, dtype=torch.int64)
         self._sums: list[Tensor] = []
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def add(self, indices: Sequence[int], *streams: Tensor) -> None:
         x, s = (as_map(stream.detach()).float().flatten(2) for stream in streams)
-        for a, b in zip(x, s, strict=True):
-            squares = [torch.linalg.vector_norm(part, dim=1, dtype=torch.float64).square() for part in (a, b)]
-            self._take(torch.tensor([a.shape[1], 1]), [a @ b.T, a, b, *squares])
+        start, stop = 0, _BLOCK - sum(len(part) for part, _ in self._waiting)
+        while start < len(x):
+            self._waiting.append((x[start:stop], s[start:stop]))
+            if stop <= len(x):
+                self._block()
+            start, stop = stop, stop + _BLOCK
+
+    def _block(self) -> None:
+        """Take in the samples that wait."""
+        if not self._waiting:
+            return
+        x, s = self._waiting[0] if len(self._waiting) == 1 else map(torch.cat, zip(*self._waiting, strict=True))
+        self._waiting = []
+        products = torch.bmm(x, s.transpose(1, 2)).sum(0, dtype=torch.float64)
+        means = [part.sum(0, dtype=torch.float64) for part in (x, s)]
+        norms = [torch.linalg.vector_norm(part, dim=2, dtype=torch.float64) for part in (x, s)]
+        self._take(torch.tensor([x.shape[0] * x.shape[2], len(x)]), [products, *means, *((n * n).sum(0) for n in norms)])
 
     def _take(self, count: Tensor, sums: list[Tensor]) -> None:
         self._count = self._count + count
         if not self._sums:
-            self._sums = [part.double().clone() for part in sums]
+            self._sums = [part.clone() for part in sums]
         else:
             for total, part in zip(self._sums, sums, strict=True):
                 total.add_(part)
 
     def merge(self, other: Self) -> None:
+        other._block()
+        self._block()
         if other._sums:
             self._take(other._count, other._sums)
 
     def state(self) -> State:
+        self._block()
         return {"count": self._count, **{f"sum{place}": part for place, part in enumerate(self._sums)}}
 
     def load(self, state: State) -> None:
@@ -151,6 +174,7 @@ class Cross(Reducer):
         self._sums = [state[f"sum{place}"].clone() for place in range(len(state) - 1)]
 
     def result(self) -> CrossResult:
+        self._block()
         if not self._sums:
             none = torch.zeros(0, 0, dtype=torch.float64)
             return CrossResult(0, 0, none, none, none, (none[:, 0:0].flatten(), none.flatten()))

@@ -55,6 +55,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "overview": "gandissect_plugins.overview",
         "dissection": "gandissect_plugins.dissection",
         "discovery": "gandissect_plugins.discovery",
+        "discovery": "gandissect_plugins.discovery",
         "grad-cam": "gandissect_plugins.gradcam",
         "attributions": "gandissect_plugins.attributions",
         "features": "gandissect_plugins.features",

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CLIPPED = 0.99
+"""Values beyond ± this are at the end of the range."""
+
 
 def _rgb(images: Tensor) -> Tensor:
     """float [N, 3, H, W] in 0..1 from [N, C, H, W] in [-1, 1]; grey is repeated."""
@@ -30,6 +33,31 @@ def gradient_energy(images: Tensor) -> Tensor:
     kernel = images.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
     kernels = torch.stack([kernel, kernel.T])[:, None]
     return F.conv2d(F.pad(luminance(images), (1, 1, 1, 1), mode="replicate"), kernels).square().sum(1, keepdim=True)
+
+
+def checkerboard(images: Tensor) -> Tensor:
+    """The part of an image's variation that alternates from one pixel to the next, in percent: float [N].
+
+    Energy at the Nyquist frequency along rows or columns, where strided transposed convolutions leave their grid (Odena et
+    al. 2016, Deconvolution and Checkerboard Artifacts).
+
+    Args:
+        images: float [N, C, H, W].
+    """
+    height, width = (size - size % 2 for size in images.shape[2:])
+    even = images[..., :height, :width].double()
+    even = even - even.mean((2, 3), keepdim=True)
+    energy = torch.fft.fft2(even).abs().square()
+    total = energy.sum((1, 2, 3)).clamp(min=1e-12)
+    row, column = energy[..., height // 2, :].sum((1, 2)), energy[..., :, width // 2].sum((1, 2))
+    corner = energy[..., height // 2, width // 2].sum(1)
+    share: Tensor = 100 * (row + column - corner) / total
+    return share
+
+
+def clipping(images: Tensor) -> Tensor:
+    """The part of values at either end of the range, beyond ±0.99, in percent: float [N] of images float [N, C, H, W]."""
+    return 100 * (images.abs() >= CLIPPED).double().mean((1, 2, 3))
 
 
 def _saturation(images: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,13 @@ State = Mapping[str, Tensor]
 
 
 class Reducer(ABC):
-    """A statistic over samples whose result does not depend on how they were cut into batches and shards."""
+    """A statistic over samples whose result does not depend on how they were cut into batches and shards.
+
+    ``exact`` says that this holds bit for bit (counts, sets, order statistics); where sums of floats are rounded, merging
+    follows a fixed order and chunks of samples have reducers of their own.
+    """
+
+    exact: ClassVar[bool] = False
 
     @abstractmethod
     def add(self, indices: Sequence[int], *streams: Tensor) -> None:
@@ -71,6 +78,8 @@ class KeepSpec:
 class Keep(Reducer):
     """All samples of one stream in the order of their indices: [n, …]."""
 
+    exact = True
+
     def __init__(self, dtype: torch.dtype, pool: str = "") -> None:
         self._dtype, self._pool = dtype, pool
         self._indices: list[Tensor] = []
@@ -101,9 +110,15 @@ class Keep(Reducer):
         if not self._parts:
             return torch.zeros(0, dtype=self._dtype)
         if len(self._parts) > 1:
-            order = torch.cat(self._indices).argsort(stable=True)
-            self._parts = [torch.cat(self._parts)[order]]
-            self._indices = [torch.cat(self._indices)[order]]
+            indices, order = torch.cat(self._indices).sort(stable=True)
+            place = torch.empty_like(order).index_put_((order,), torch.arange(len(order)))
+            whole = self._parts[0].new_empty(len(order), *self._parts[0].shape[1:])
+            parts, start = self._parts[::-1], 0
+            while parts:
+                part = parts.pop()  # its memory is free as soon as it is copied
+                whole[place[start : start + len(part)]] = part
+                start += len(part)
+            self._parts, self._indices = [whole], [indices]
         return self._parts[0]
 
 
@@ -171,15 +186,18 @@ class TailResult:
 
     Attributes:
         values: float32 [C, k'], k' = min(k, cells seen).
-        samples: int64 [C, k'], the sample index of each.
-        cells: int64 [C, k'], its place in the map, ``row * width + column``.
+        samples: int32 [C, k'], the sample index of each.
+        cells: int32 [C, k'], its place in the map, ``row * width + column``.
         count: number of cells seen per unit.
+        around: float32 [C, k', 9], each value and its eight neighbours in rows (the nearest cell of the map beyond its edge);
+            empty where :class:`TailSpec` did not ask for them.
     """
 
     values: Tensor
     samples: Tensor
     cells: Tensor
     count: int
+    around: Tensor
 
     def level(self, tail: float) -> Tensor:
         """The exact 1 − ``tail`` quantile of each unit (linear interpolation between order statistics): float64 [C].
@@ -202,88 +220,175 @@ def tail_length(cells: int, tail: float) -> int:
 
 @dataclass(frozen=True)
 class TailSpec:
-    """The ``k`` largest values of each unit of one stream, with their places."""
+    """The ``k`` largest values of each unit of one stream, with their places and, if ``around``, their neighbours."""
 
     k: int
+    around: bool = False
 
     def __call__(self) -> Tail:
-        return Tail(self.k)
+        return Tail(self.k, around=self.around)
 
 
 class Tail(Reducer):
     """Exact running tails: a unit's k largest values, where each occurred, and how many were seen.
 
-    Equal values keep the smaller (sample, cell), so that the result does not depend on the order of batches. Each value and its
-    place are one 64-bit key whose order is that of (value, earlier place); keys are collected and cut to the k largest now and
-    then.
+    Equal values keep the smaller (sample, cell), so that the result does not depend on the order of batches. Each value and
+    its place are one 64-bit key whose order is that of (value, earlier place). The k-th largest so far is a floor: what is not
+    above it costs one comparison; what is waits, and is cut to the k largest when it has become three quarters as many.
     """
 
-    def __init__(self, k: int) -> None:
-        self._k = k
+    exact = True
+
+    def __init__(self, k: int, *, around: bool = False) -> None:
+        self._k, self._around = k, around
         self._count = 0
-        self._keys: list[Tensor] = []  # int64 [C, *] each
         self._cells = 1
+        self._keys = torch.zeros(0, 0, dtype=torch.int64)  # [C, kept]
+        self._near = torch.zeros(0, 0, 0)  # [C, kept, 9]
+        self._floor = torch.zeros(0)  # float32 [C], once k were kept
+        self._latest = -1  # the largest place among the k-th
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # unit int32, key int64, neighbours [*, 9]
 
     def add(self, indices: Sequence[int], *streams: Tensor) -> None:
-        maps = as_map(streams[0].detach()).float().flatten(2)  # [N, C, cells]
-        self._cells = maps.shape[2]
+        maps = as_map(streams[0].detach()).float().contiguous()
+        self._cells = maps.shape[2] * maps.shape[3]
+        if self._keys.shape[0] != maps.shape[1]:
+            self._keys = torch.zeros(maps.shape[1], 0, dtype=torch.int64)
         samples = torch.as_tensor(list(indices), dtype=torch.int64)
-        places = (samples[:, None] * self._cells + torch.arange(self._cells)).flatten()
-        self._count += maps.shape[0] * maps.shape[2]
-        self._take(_pack(maps.transpose(0, 1).flatten(1), places))
+        start = 0
+        while start < len(samples):
+            # Slices that grow with what was seen: the floor rises fast at first.
+            seen, fill = self._count // self._cells, -(-(self._k - self._keys.shape[1]) // self._cells)
+            stop = min(start + max(1, fill if fill > 0 else seen // 2), len(samples))
+            self._slice(maps[start:stop], samples[start:stop])
+            start = stop
 
-    def _take(self, keys: Tensor) -> None:
-        self._keys.append(keys)
-        if sum(part.shape[1] for part in self._keys) > max(4 * self._k, 4096):
+    def _slice(self, maps: Tensor, samples: Tensor) -> None:
+        self._count += maps.shape[0] * self._cells
+        flat = maps.flatten(2)
+        if len(self._floor):
+            earlier = int(samples.min()) * self._cells <= self._latest
+            above = flat >= self._floor[:, None] if earlier else flat > self._floor[:, None]
+            found = torch.from_numpy(np.flatnonzero(above.numpy()))
+        else:
+            found = torch.arange(flat.numel())
+        row, cell = _divided(found, self._cells)
+        sample, unit = _divided(row, maps.shape[1])
+        keys = _pack(flat.reshape(-1)[found], samples[sample] * self._cells + cell)
+        near = _neighbours(maps, row, cell) if self._around else torch.zeros(len(found), 0)
+        self._waiting.append((unit.int(), keys, near))
+        waiting = sum(len(part[0]) for part in self._waiting)
+        if waiting > max(self._k * maps.shape[1] * 3 // 4, 1 << 15) or not len(self._floor):
             self._cut()
 
     def _cut(self) -> None:
-        keys = torch.cat(self._keys, 1)
-        self._keys = [keys.topk(self._k, dim=1, sorted=False).values if keys.shape[1] > self._k else keys]
+        """Sort what waits into the kept keys."""
+        if not self._waiting:
+            return
+        unit, keys, near = (torch.cat(parts).numpy() for parts in zip(*self._waiting, strict=True))
+        self._waiting = []
+        units, old = len(self._keys), self._keys.numpy()
+        order = np.argsort(unit.astype(np.min_scalar_type(units)), kind="stable")  # 16 bits are sorted by counting
+        counts = np.bincount(unit, minlength=units)
+        keys, near, ends = keys[order], near[order], np.cumsum(counts)
+        width = min(self._k, old.shape[1] + int(counts.min()))
+        kept = np.empty((units, width), np.int64)
+        beside = np.empty((units, width, near.shape[1]), np.float32)
+        for row in range(units):
+            new = slice(int(ends[row] - counts[row]), int(ends[row]))
+            both = np.concatenate([old[row], keys[new]])
+            if self._around:
+                around = np.concatenate([self._near.numpy()[row], near[new]]) if old.shape[1] else near[new]
+                beside[row] = around[_largest(both, width)]
+                kept[row] = both[_largest(both, width)]
+            else:
+                both.partition(len(both) - width)
+                kept[row] = both[len(both) - width :]
+        self._keys, self._near = torch.from_numpy(kept), torch.from_numpy(beside)
+        self._raise_floor()
+
+    def _raise_floor(self) -> None:
+        if self._k and self._keys.shape[1] == self._k:
+            self._floor, places = _unpack(self._keys.amin(1))
+            self._latest = int(places.max())
 
     def merge(self, other: Self) -> None:
-        if other._keys:
+        other._cut()
+        if other._count:
+            self._cut()
             self._count, self._cells = self._count + other._count, other._cells
-            for keys in other._keys:
-                self._take(keys)
+            if not len(self._keys):
+                self._keys = torch.zeros(len(other._keys), 0, dtype=torch.int64)
+            units = torch.arange(len(other._keys), dtype=torch.int32)[:, None].expand_as(other._keys)
+            self._waiting.append((units.flatten(), other._keys.flatten(), other._near.flatten(0, 1)))
+            self._cut()
 
     def state(self) -> State:
-        if not self._keys:
-            return {}
         self._cut()
-        values, places = _unpack(self._keys[0])
-        return {"values": values, "places": places, "facts": torch.tensor([self._count, self._cells])}
+        if not self._count:
+            return {}
+        return {"keys": self._keys, "around": self._near, "facts": torch.tensor([self._count, self._cells])}
 
     def load(self, state: State) -> None:
         if state:
-            self._keys = [_pack(state["values"], state["places"])]
+            self._keys, self._near, self._waiting = state["keys"], state["around"], []
             self._count, self._cells = (int(fact) for fact in state["facts"])
+            self._raise_floor()
 
     def result(self) -> TailResult:
-        if not self._keys:
-            empty = torch.zeros(0, 0)
-            return TailResult(empty, empty.long(), empty.long(), 0)
         self._cut()
-        self._keys = [self._keys[0].sort(dim=1, descending=True).values]
-        values, places = _unpack(self._keys[0])
-        return TailResult(values, places // self._cells, places % self._cells, self._count)
+        order = self._keys.argsort(dim=1, descending=True)
+        values, places = _unpack(self._keys.gather(1, order))
+        samples, cells = _divided(places, self._cells)
+        near = self._near
+        around = near.gather(1, order[..., None].expand_as(near)) if near.numel() else torch.zeros(*values.shape, 0)
+        return TailResult(values, samples.int(), cells.int(), self._count, around)
+
+
+def _divided(values: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder of int64 values that are not negative; numpy divides by one number many times faster."""
+    quotient = torch.from_numpy(values.numpy() // by)
+    return quotient, values - quotient * by
+
+
+def _largest(keys: np.ndarray, count: int) -> np.ndarray:
+    """Which of distinct keys [M] are the ``count`` largest: bool [M]."""
+    chosen: np.ndarray = keys >= np.partition(keys, len(keys) - count)[len(keys) - count]
+    return chosen
+
+
+def _neighbours(maps: Tensor, row: Tensor, cell: Tensor) -> Tensor:
+    """The 3×3 cells around some cells, the nearest of the map where one is beyond its edge: float32 [M, 9] in rows.
+
+    Args:
+        maps: float32 [N, C, H, W].
+        row: int64 [M], the map of each, ``sample * C + unit``; ``cell`` its place in it.
+    """
+    height, width = maps.shape[2:]
+    y, x = torch.div(cell, width, rounding_mode="floor"), cell % width
+    rows = [(row * height + (y + step).clamp_(0, height - 1)) * width for step in (-1, 0, 1)]
+    columns = [(x + step).clamp_(0, width - 1) for step in (-1, 0, 1)]
+    flat = maps.reshape(-1)
+    return torch.stack([flat[start + column] for start in rows for column in columns], 1)
 
 
 _PLACES = 2**32
 
 
 def _pack(values: Tensor, places: Tensor) -> Tensor:
-    """Keys int64 [C, M] of float32 values [C, M] and their places int64 [M] or [C, M], in the order of (value, earlier place)."""
+    """Keys int64 [M] of float32 values [M] and their places int64 [M], in the order of (value, earlier place)."""
     if places.numel() and int(places.max()) >= _PLACES:
         raise ValueError("more than 2^32 cells per unit; use fewer samples")
     # IEEE 754 floats sort like their bits once those of negative numbers are turned round; adding 0 makes -0 and 0 equal.
-    bits = (values + 0.0).contiguous().view(torch.int32)
-    bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    return bits.long() * _PLACES + (_PLACES - 1 - places)
+    bits = (values + 0.0).view(torch.int32)
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    return bits.long().mul_(_PLACES).add_(_PLACES - 1).sub_(places)
 
 
 def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     """The values float32 and places int64 that :func:`_pack` made ``keys`` of."""
-    bits = torch.div(keys, _PLACES, rounding_mode="floor").int()
-    places = _PLACES - 1 - torch.remainder(keys, _PLACES)
-    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).contiguous().view(torch.float32), places
+    high = keys >> 32
+    places = _PLACES - 1 - (keys - high * _PLACES)
+    bits = high.int()
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    return bits.view(torch.float32), places

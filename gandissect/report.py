@@ -159,16 +159,16 @@ class Renderer(Protocol):
         ...
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` completely or not at all."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` completely or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise UsageError(f"cannot write to {path.parent}: {error.strerror}; choose another place with -o") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

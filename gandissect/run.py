@@ -17,6 +17,7 @@ import torch
 
 from gandissect.analyzer import Analyzer
 from gandissect.blocks import Json, Pixels, Section, jsonable, to_uint8
+from gandissect.cache import Cache
 from gandissect.concepts import Segmenter
 from gandissect.errors import GandissectError, UsageError
 from gandissect.gan import Gan
@@ -29,6 +30,7 @@ from gandissect.real import RealImages
 from gandissect.reducers import KeepSpec
 from gandissect.report import Report
 from gandissect.session import Images, Session, Want
+from gandissect.sharding import ALONE, ProcessesApart, Shard
 from gandissect.vocabulary import build_vocabulary
 
 Chosen = str | type[Analyzer] | Analyzer
@@ -58,6 +60,8 @@ def analyze(
     progress: Progress | None = None,
     strict: bool = False,
     command: str = "",
+    shard: Shard = ALONE,
+    cache: Cache | None = None,
 ) -> Report:
     """Explain a GAN: run every analyzer whose needs are met on one stream of samples.
 
@@ -75,6 +79,8 @@ def analyze(
         progress: told about phases.
         strict: let an analyzer's exception through instead of making it a failed section.
         command: what was typed, for the provenance.
+        shard: this process's place among several that all make this very call; each of them gets the report.
+        cache: where finished parts of the passes are kept, to resume from.
 
     Returns:
         the report; an analyzer that raises becomes a failed section, one whose needs are unmet a skipped one, and Ctrl-C
@@ -83,6 +89,7 @@ def analyze(
     Raises:
         UsageError: an unknown analyzer, option or concept.
         NotOpened: the checkpoint could not be opened.
+        ProcessesApart: another of the processes ended or went a different way.
     """
     started = time.perf_counter()
     plugins = registry or load_plugins()
@@ -96,6 +103,9 @@ def analyze(
         seed=seed,
         batch_size=batch_size,
         progress=progress,
+        shard=shard,
+        cache=cache,
+        extractors=plugins.extractors(),
     )
     outcome = _Outcome([], {})
     try:
@@ -103,6 +113,7 @@ def analyze(
             _run(plan, session, plugins, outcome, strict)
     except KeyboardInterrupt:
         outcome.interrupted = True
+        shard.leave()
     outcome.seconds["total"] = time.perf_counter() - started
     return _report(opened, session, plan, outcome, plugins, command)
 
@@ -147,7 +158,10 @@ def _run(plan: Sequence[Analyzer], session: Session, plugins: Registry, outcome:
         if not missing:
             try:
                 wants += analyzer.wants(session)
-            except UsageError:  # an option that names a layer which is not there: said before anything runs
+            except (
+                UsageError,
+                ProcessesApart,
+            ):  # an option that names a layer which is not there: said before anything runs
                 raise
             except Exception as error:
                 if strict:
@@ -184,6 +198,8 @@ def _run_one(
             done = _signed(section, analyzer, time.perf_counter() - began)
             outcome.sections.append(done)
             plugins.section_done(done, session)
+    except ProcessesApart:
+        raise
     except Exception as error:
         if strict:
             raise
@@ -216,6 +232,8 @@ def _replaced(section: Section, **changes: object) -> Section:
 def _report(
     gan: Gan, session: Session, plan: Sequence[Analyzer], outcome: _Outcome, plugins: Registry, command: str
 ) -> Report:
+    if session.shard.size > 1:
+        session.notes[:] = session.shard.union("notes", session.notes)
     resolved: dict[str, Mapping[str, Json]] = {}
     for analyzer in plan:
         values = jsonable(analyzer.options)
@@ -240,6 +258,8 @@ def _strip(session: Session, outcome: _Outcome) -> Pixels:
         return nothing
     try:
         return to_uint8(session.images(_strip_length(session)))
+    except ProcessesApart:
+        raise
     except Exception as error:
         session.notes.append(f"no samples for the first screen: {type(error).__name__}: {error}")
         return nothing

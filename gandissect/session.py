@@ -5,32 +5,35 @@
     session.activations("layer4", 64)                    # float32 [64, C, H, W]
     session[Want((Activations("layer4"),), MomentsSpec(), n=1000)].mean
 
-Numbers do not depend on the batch size: networks always see blocks of ``BLOCK`` consecutive samples, the last one filled
-up with the samples that follow, so sample i has the same bits whatever is asked for.
+Numbers depend neither on the batch size nor on the number of processes: networks always see blocks of ``BLOCK`` consecutive
+samples, the last one filled up with the samples that follow, and results are merged in a fixed order.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Generator as Generates
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TypeVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gandissect import sampling
-from gandissect.borrow import borrowed
+from gandissect.cache import Cache, fingerprint
 from gandissect.concepts import Vocabulary
-from gandissect.errors import NoSuchCapability, UsageError
+from gandissect.errors import UsageError
+from gandissect.extractor import Extractor
 from gandissect.gan import Gan
+from gandissect.gathering import Store, Want, gather
 from gandissect.progress import Progress, Silent
 from gandissect.real import RealImages
-from gandissect.reducers import KeepSpec, ReducerSpec
+from gandissect.reducers import KeepSpec
+from gandissect.running import BLOCK, Reading, Runner
+from gandissect.sharding import ALONE, Shard
 from gandissect.streams import (
     Activations,
     Areas,
@@ -44,7 +47,7 @@ from gandissect.streams import (
     Stream,
 )
 from gandissect.surveying import survey
-from gandissect.tap import Edit, tap
+from gandissect.tap import Edit
 
 __all__ = [
     "BLOCK",
@@ -62,19 +65,8 @@ __all__ = [
 
 log = logging.getLogger("gandissect")
 T = TypeVar("T")
-BLOCK = 16
 AFFORDABLE = 1e12
 """Multiply-adds that one analysis may spend on further images: about a minute on one CPU core."""
-
-
-@dataclass(frozen=True)
-class Want:
-    """Something to be gathered: streams, the reducer that takes them in, over how many samples, generated or real."""
-
-    streams: tuple[Stream, ...]
-    reduce: ReducerSpec
-    n: int
-    real: bool = False
 
 
 class Session:
@@ -88,6 +80,9 @@ class Session:
         seed: all randomness follows from it.
         batch_size: samples handed to a reducer at a time; a matter of memory only.
         progress: told about phases; silent by default.
+        shard: this process's place among several that run the same session; the only one by default.
+        cache: where finished parts of a pass are kept; nowhere by default.
+        extractors: feature spaces by name, for analyzers that compare distributions; those of plugins.
     """
 
     def __init__(
@@ -100,6 +95,9 @@ class Session:
         seed: int = 0,
         batch_size: int = 64,
         progress: Progress | None = None,
+        shard: Shard = ALONE,
+        cache: Cache | None = None,
+        extractors: Mapping[str, Callable[..., Extractor]] | None = None,
     ) -> None:
         if n < 1 or batch_size < 1:
             raise UsageError(f"number of samples and batch size must be at least 1, got {n} and {batch_size}")
@@ -112,7 +110,11 @@ class Session:
         self.passes = 0
         self.images_generated = 0
         self.notes: list[str] = []
-        self._block = BLOCK
+        self.extractors = dict(extractors or {})
+        self.shard = shard
+        self._cache = cache
+        self._fingerprint: str | None = None
+        self._runner = Runner(gan, seed=seed, real=real, notes=self.notes)
         self._memo: dict[Want, object] = {}
         self._remembered: dict[type, object] = {}
         self._vocabulary = vocabulary or Vocabulary([])
@@ -134,10 +136,7 @@ class Session:
     @contextmanager
     def borrowed(self) -> Generates[None]:
         """Both networks in eval mode for the block and as they were after it; see :func:`gandissect.borrow.borrowed`."""
-        modules: list[nn.Module] = [self.gan.generator.module]
-        if self.gan.discriminator is not None:
-            modules.append(self.gan.discriminator.module)
-        with borrowed(*modules):
+        with self._runner.borrowed():
             yield
 
     def remember(self, result: object) -> None:
@@ -230,87 +229,27 @@ class Session:
                 self._gather(fused, real)
 
     def _gather(self, wants: Sequence[Want], real: bool) -> None:
-        reducers = [(want, want.reduce()) for want in wants]
         n = max(want.n for want in wants)
+        vocabulary = self.vocabulary  # may take a pass of its own
         self.passes += 1
         if real and any(stream.needs_scores for want in wants for stream in want.streams):
             self._note_guessed_labels()
+
+        def samples(start: int, stop: int, streams: Sequence[Stream]) -> Iterator[Batch]:
+            for block in self._runner.samples(start, stop, Reading.of(streams, real), vocabulary):
+                for first in range(0, len(block.indices), self.batch_size):
+                    yield block.cut(first, min(first + self.batch_size, len(block.indices)))
+
+        store = Store() if self._cache is None else self._cache.store(self._identity)
         with self.progress.phase("reading real images" if real else "generating samples", n) as advance:
-            for batch in self._batches(n, [stream for want in wants for stream in want.streams], real):
-                for want, reducer in reducers:
-                    inside = sum(index < want.n for index in batch.indices)
-                    if inside:
-                        reducer.add(batch.indices[:inside], *(batch.get(stream)[:inside] for stream in want.streams))
-                advance(len(batch.indices))
-        for want, reducer in reducers:
-            self._memo[want] = reducer.result()
+            results = gather(wants, samples, self.shard, store, advance)
+        self.images_generated += 0 if real else n
+        self._memo.update(zip(wants, results, strict=True))
 
-    def _batches(self, n: int, streams: Sequence[Stream], real: bool) -> Iterator[Batch]:
-        """Batches of at most ``batch_size`` samples 0..n-1 with everything ``streams`` need."""
-        read: dict[Role, list[str]] = {"generator": [], "discriminator": []}
-        for role in read:
-            read[role] = sorted({name for stream in streams if (name := stream.layer(role)) is not None})
-        if real and read["generator"]:
-            raise UsageError("real images have no generator activations; invert them first")
-        with_scores = bool(read["discriminator"]) or any(stream.needs_scores for stream in streams)
-        done = 0
-        while done < n:
-            block = self._run_block(done, read, with_scores, real, n)
-            for start in range(0, len(block.indices), self.batch_size):
-                yield block.cut(start, min(start + self.batch_size, len(block.indices)))
-            done += len(block.indices)
-
-    def _run_block(self, start: int, read: dict[Role, list[str]], with_scores: bool, real: bool, n: int) -> Batch:
-        """Samples start..start+block-1 (those below n), retried with half the block when memory runs out."""
-        while True:
-            try:
-                return self._forward(start, read, with_scores, real, n)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if "memory" not in str(error).lower() or self._block == 1:
-                    raise
-                self._block //= 2
-                self.notes.append(f"out of memory: went on with blocks of {self._block} samples")
-                log.warning(self.notes[-1])
-
-    def _forward(self, start: int, read: dict[Role, list[str]], with_scores: bool, real: bool, n: int) -> Batch:
-        size = min(self._block, n - start)
-        indices = list(range(start, start + size))
-        with self.borrowed(), torch.no_grad():
-            latents, images, acts = self._sources(start, indices, read["generator"], real)
-            seen, scores = self._judged(images, read["discriminator"], start) if with_scores else ({}, None)
-            return Batch(
-                indices,
-                latents[:size],
-                images[:size].cpu(),
-                {name: value[:size].float().cpu() for name, value in acts.items()},
-                {name: value[:size].float().cpu() for name, value in seen.items()},
-                None if scores is None else scores[:size].float().cpu(),
-                self.vocabulary,
-            )
-
-    def _sources(
-        self, start: int, indices: list[int], layers: list[str], real: bool
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """(latents, images, activations) of a whole block: always ``_block`` samples where they are generated."""
-        generator = self.gan.generator
-        if real:
-            if self.real is None:
-                raise NoSuchCapability("no real images were given; pass --data FOLDER")
-            pictures = _filled(self.real.batch(indices), self._block)
-            return torch.zeros(len(indices), 0), pictures.to(generator.device), {}
-        latents = sampling.latents(self.seed, range(start, start + self._block), generator.latent)
-        with tap(generator.module, layers) as acts:
-            images = generator(latents.to(generator.device), self.labels(range(start, start + self._block)))
-        self.images_generated += len(indices)
-        return latents, images, dict(acts)
-
-    def _judged(self, images: Tensor, layers: list[str], start: int) -> tuple[dict[str, Tensor], Tensor]:
-        discriminator = self.gan.discriminator
-        if discriminator is None:
-            raise NoSuchCapability("this GAN has no discriminator; pass --discriminator FILE")
-        with tap(discriminator.module, layers) as acts:
-            scores = discriminator(images, self.labels(range(start, start + len(images)), "discriminator"))
-        return dict(acts), scores
+    def _identity(self) -> str:
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._runner, self._vocabulary, self.batch_size)
+        return self._fingerprint
 
     def _note_guessed_labels(self) -> None:
         """Say once that a class-conditional discriminator was asked about classes that real images do not have."""
@@ -321,6 +260,13 @@ class Session:
         if classes and note not in self.notes:
             self.notes.append(note)
 
+    def share_out(self, what: str, tasks: Sequence[Callable[[], T]], costs: Sequence[float] = ()) -> list[T]:
+        """What independent tasks return, in order, each run by one of the processes; see :meth:`Shard.share_out`.
+
+        A task may use evidence that the session has gathered already, and ``rng`` of a name of its own.
+        """
+        return self.shard.share_out(what, tasks, costs)
+
     # -- on demand: edited samples, scores and masks of any images ------------------------------------------------------
 
     def labels(self, indices: Iterable[int], network: Role = "generator") -> Tensor | None:
@@ -328,13 +274,7 @@ class Session:
 
         A discriminator is asked about the class that the generator was given, where that takes one.
         """
-        generator, discriminator = self.gan.generator, self.gan.discriminator
-        classes = generator.num_classes
-        if network == "discriminator" and discriminator is not None:
-            classes = classes or discriminator.num_classes
-        if not classes:
-            return None
-        return torch.tensor([index % classes for index in indices], device=generator.device)
+        return self._runner.labels(indices, network)
 
     def sample_name(self, index: int) -> str:
         """ "sample 17", with its class where the generator takes one: what a sample is called under its picture."""
@@ -353,60 +293,48 @@ class Session:
 
         Args:
             latents: float32 [N, D].
-            edit: see :data:`gandissect.tap.Edit`.
+            edit: see :data:`gandissect.tap.Edit`; called with a block of rows at a time, in several processes with some of the
+                blocks: one that differs from row to row is a :class:`gandissect.running.InOrder`.
             layers: where it is applied.
             labels: int64 [N] for class-conditional generators.
 
         Returns:
             float32 [N, C, H, W] in [-1, 1] on the CPU.
         """
-        generator = self.gan.generator
-        parts = []
-        with ExitStack() as stack:
-            stack.enter_context(self.borrowed())
-            stack.enter_context(torch.no_grad())
-            if edit is not None:
-                stack.enter_context(tap(generator.module, layers, edit))
-            for start in range(0, len(latents), self._block):
-                chunk = _filled(latents[start : start + self._block], self._block).to(generator.device)
-                given = None if labels is None else _filled(labels[start : start + self._block], self._block)
-                count = min(self._block, len(latents) - start)
-                parts.append(generator(chunk, given)[:count].cpu())
+
+        def made(rows: range) -> Tensor:
+            given = None if labels is None else labels[rows.start : rows.stop]
+            own = latents[rows.start : rows.stop]
+            return self._runner.generate(own, edit=edit, layers=layers, labels=given, first=rows.start)
+
         self.images_generated += len(latents)
-        return torch.cat(parts) if parts else torch.zeros(0, *generator.image_shape)
+        return self.shard.rows("images", len(latents), BLOCK, made)
 
     def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """The discriminator's logits of any images float32 [N, C, H, W] in [-1, 1]: float32 [N].
 
         ``labels`` int64 [N] are their classes for a discriminator that takes any; those of the first N samples where left out.
         """
-        discriminator = self.gan.discriminator
-        if discriminator is None:
-            raise NoSuchCapability("this GAN has no discriminator; pass --discriminator FILE")
         given = self.labels(range(len(images)), "discriminator") if labels is None else labels
-        parts = []
-        with self.borrowed(), torch.no_grad():
-            for start in range(0, len(images), self._block):
-                chunk = images[start : start + self._block]
-                filled = _filled(chunk, self._block).to(self.gan.generator.device)
-                classes = None if given is None else _filled(given[start : start + self._block], self._block)
-                parts.append(discriminator(filled, classes)[: len(chunk)].cpu())
-        return torch.cat(parts) if parts else torch.zeros(0)
+
+        def made(rows: range) -> Tensor:
+            classes = None if given is None else given[rows.start : rows.stop]
+            return self._runner.score(images[rows.start : rows.stop], classes)
+
+        return self.shard.rows("scores", len(images), BLOCK, made)
 
     def segment(self, images: Tensor, indices: Sequence[int] | None = None) -> Tensor:
         """Concept masks of any images float32 [N, C, H, W] in [-1, 1]: bool [N, K, H, W]."""
         numbers = list(range(len(images))) if indices is None else list(indices)
-        step = min(64, max(1, 2**20 // images[0, 0].numel())) if len(images) else 1
-        parts = [
-            self.vocabulary.segment(images[start : start + step], numbers[start : start + step])
-            for start in range(0, len(images), step)
-        ]
-        shape = (0, len(self.vocabulary.concepts), *images.shape[2:])
-        return torch.cat(parts) if parts else torch.zeros(shape, dtype=torch.bool)
+        vocabulary = self.vocabulary
+        step = min(BLOCK, max(1, 2**20 // images[0, 0].numel())) if len(images) else 1
 
+        def made(rows: range) -> Tensor:
+            parts = [
+                vocabulary.segment(images[start : start + step], numbers[start : start + step])
+                for start in range(rows.start, rows.stop, step)  # rows end with a whole step, or with the images
+            ]
+            shape = (0, len(vocabulary.concepts), *images.shape[2:])
+            return torch.cat(parts) if parts else torch.zeros(shape, dtype=torch.bool)
 
-def _filled(rows: Tensor, count: int) -> Tensor:
-    """``rows`` repeated at the end up to ``count`` of them, so that a network always sees a whole block."""
-    if len(rows) == count:
-        return rows
-    return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])
+        return self.shard.rows("masks", len(images), step, made)

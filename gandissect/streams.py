@@ -71,9 +71,27 @@ class Batch:
             self._vocabulary,
         )
 
+    def pooled(self, grid: CellAreas) -> Tensor | None:
+        """Areas on the smallest finer grid known so far whose cells make up those of ``grid`` by powers of two, where the mean of
+        means is exact; the masks themselves where they are such a grid and no other is."""
+        known = [value for stream, value in self._derived.items() if isinstance(stream, CellAreas)]
+        fits = [area for area in (*known, self.get(Masks())) if _halves(area.shape[2:], (grid.height, grid.width))]
+        return min(fits, key=lambda area: area.shape[2]).float() if fits else None
+
     def segment(self) -> Tensor:
         """Concept masks, bool [N, K, H, W]."""
         return self._vocabulary.segment(self.images, self.indices)
+
+    def soft(self) -> Tensor | None:
+        """Soft scores of the concepts, float32 [N, K, H, W], NaN for those without; None where no segmenter has any."""
+        with torch.no_grad():
+            return self._vocabulary.soft(self.images)
+
+
+def _halves(fine: Sequence[int], coarse: Sequence[int]) -> bool:
+    """Whether both sides of ``fine`` are the same power of two, 2 or more, times those of ``coarse``."""
+    ratio = fine[0] // coarse[0]
+    return ratio > 1 and ratio & (ratio - 1) == 0 and list(fine) == [side * ratio for side in coarse]
 
 
 class Stream(ABC):
@@ -157,9 +175,23 @@ class CellAreas(Stream):
     width: int
 
     def of(self, batch: Batch) -> Tensor:
-        masks = batch.get(Masks()).float()
-        whole = masks.shape[2:] == (self.height, self.width)
-        return masks if whole else F.adaptive_avg_pool2d(masks, (self.height, self.width))
+        finer = batch.pooled(self)
+        return pooled(batch.get(Masks()) if finer is None else finer, self.height, self.width)
+
+
+def pooled(maps: Tensor, height: int, width: int) -> Tensor:
+    """The mean of bool or float maps [N, K, H, W] in each cell of a grid: float32 [N, K, height, width]."""
+    tall, wide = maps.shape[2:]
+    if tall % height or wide % width:
+        return F.adaptive_avg_pool2d(maps.float(), (height, width))
+    if (tall, wide) == (height, width):
+        return maps.float()
+    down, across = tall // height, wide // width
+    if maps.dtype == torch.bool:
+        maps = maps.to(torch.uint8 if down * across < 256 else torch.int32)
+    rows = sum((maps[:, :, row::down] for row in range(1, down)), maps[:, :, ::down])
+    cells = sum((rows[..., column::across] for column in range(1, across)), rows[..., ::across])
+    return cells.float() / (down * across)
 
 
 @dataclass(frozen=True)

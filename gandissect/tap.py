@@ -65,9 +65,10 @@ def tap(net: nn.Module, layers: Sequence[str], edit: Edit | None = None) -> Gene
         UnknownName: a layer that is not there; nothing has been hooked then.
     """
     wanted: dict[str, dict[int, str]] = {}
+    modules: dict[str, nn.Module] = {}
     for name in layers:
         module_name, call = split_call(name)
-        find_layer(net, name)  # check all before hooking any
+        modules[module_name] = find_layer(net, name)  # check all before hooking any
         wanted.setdefault(module_name, {})[call] = name
     acts: dict[str, Tensor] = {}
     calls = _Calls()
@@ -84,8 +85,8 @@ def tap(net: nn.Module, layers: Sequence[str], edit: Edit | None = None) -> Gene
 
     with ExitStack() as hooks:
         hooks.callback(net.register_forward_pre_hook(calls.reset, prepend=True).remove)
-        for module_name in wanted:
-            handle = find_layer(net, module_name).register_forward_hook(partial(watch, module_name))
+        for module_name, module in modules.items():
+            handle = module.register_forward_hook(partial(watch, module_name))
             hooks.callback(handle.remove)
         yield acts
 

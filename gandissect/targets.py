@@ -84,10 +84,11 @@ class SoftArea:
         return f"soft area of {self.segmenter.concepts[self.index].name}"
 
     def __call__(self, outputs: Tensor) -> Tensor:
-        soft = self.segmenter.soft(outputs)
+        owner, place = self.segmenter.owner(self.index)
+        soft = owner.soft(outputs)
         if soft is None:
-            raise NoSuchCapability(f"{self.segmenter.name} has no differentiable score; use ConceptIntensity")
-        return soft[:, self.index].mean((1, 2))
+            raise NoSuchCapability(f"{owner.name} has no differentiable score; use ConceptIntensity")
+        return soft[:, place].mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,17 @@ class ConceptIntensity:
 
     def __call__(self, outputs: Tensor) -> Tensor:
         with torch.no_grad():
-            masks = self.segmenter.segment(outputs.detach().cpu(), range(len(outputs)))[:, self.index].to(outputs)
+            owner, place = self.segmenter.owner(self.index)
+            masks = owner.segment(outputs.detach().cpu(), range(len(outputs)))[:, place].to(outputs)
         inside = (outputs.mean(1) * masks).sum((1, 2))
         return inside / masks.sum((1, 2)).clamp(min=1)
 
 
 def has_soft_score(segmenter: Segmenter, index: int, images: Tensor) -> bool:
     """Concept ``index`` has a differentiable score, tried on ``images`` [N, C, H, W]."""
-    soft = segmenter.soft(images)
-    return soft is not None and bool(soft[:, index].isfinite().all())
+    owner, place = segmenter.owner(index)
+    soft = owner.soft(images)
+    return soft is not None and bool(soft[:, place].isfinite().all())
 
 
 def concept_target(segmenter: Segmenter, concept: str, images: Tensor) -> SoftArea | ConceptIntensity:

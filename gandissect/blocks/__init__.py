@@ -23,10 +23,10 @@ from gandissect.blocks.base import (
     Trust,
     jsonable,
 )
-from gandissect.blocks.figures import Bar, Graph, Heatmap, Histogram, Line, Node, Scatter, Series
+from gandissect.blocks.figures import Bar, Graph, Guide, Heatmap, Histogram, Line, Multiples, Node, Scatter, Series
 from gandissect.blocks.pictures import Bar1, Card, Compare, Gallery, Image, ImageGrid, Overlay, Strip, to_uint8
 from gandissect.blocks.section import Section
-from gandissect.blocks.text import Code, Data, Fold, Html, Table, Text
+from gandissect.blocks.text import Code, Data, Fold, Html, Table, Tabs, Text
 
 __all__ = [
     "UNCHECKED",
@@ -43,6 +43,7 @@ __all__ = [
     "Fold",
     "Gallery",
     "Graph",
+    "Guide",
     "Heatmap",
     "Histogram",
     "Html",
@@ -50,6 +51,7 @@ __all__ = [
     "ImageGrid",
     "Json",
     "Line",
+    "Multiples",
     "Node",
     "Overlay",
     "Pixels",
@@ -60,6 +62,7 @@ __all__ = [
     "Status",
     "Strip",
     "Table",
+    "Tabs",
     "Text",
     "Trust",
     "jsonable",

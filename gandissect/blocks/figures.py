@@ -95,6 +95,41 @@ class Histogram(Block):
 
 
 @dataclass(frozen=True)
+class Multiples(Block):
+    """Bars of the same things in several places: one small plot for each place, on a common scale.
+
+    Attributes:
+        panels: the places, in reading order (layers, by depth); at most 12 can be read.
+        names: what the bars are; ``groups`` of each the name of its group, which gives the colour.
+        values: float [P, B].
+        expected: float [P, B], what chance gives, drawn as a mark; ``expected_high`` [P, B] the end of its interval from
+            the mark upwards.
+        value_label: what a value is ("units").
+    """
+
+    kind: ClassVar[str] = "multiples"
+    panels: tuple[str, ...]
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: Floats
+    expected: Floats
+    expected_high: Floats
+    value_label: str
+    expected_label: str
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A straight line in the data of a scatter plot, from one point to another, and what it says."""
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Scatter(Block):
     """Points in 2-D or 3-D, with a thumbnail for each on hover and focus.
 
@@ -106,6 +141,13 @@ class Scatter(Block):
         colourings: further ways to colour the same points: name -> one number for each point.
         thumbnails: uint8 [N, h, w, 3], or empty.
         labels: one for each point ("sample 17").
+        links: for each point the key of the gallery card it belongs to, or nothing; without ``thumbnails`` the first
+            picture of that card is shown.
+        shapes: for each point the name of a second group, shown by its shape, at most 6 different; else shape goes with
+            ``groups``.
+        muted: the group that is drawn pale, behind the others.
+        named: groups whose name is written over the middle of their points (2-D).
+        guides: straight lines (2-D).
     """
 
     kind: ClassVar[str] = "scatter"
@@ -119,6 +161,11 @@ class Scatter(Block):
     thumbnails: Pixels | None = None
     labels: tuple[str, ...] = ()
     caption: str = ""
+    links: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
+    muted: str = ""
+    named: tuple[str, ...] = ()
+    guides: tuple[Guide, ...] = ()
 
 
 @dataclass(frozen=True)

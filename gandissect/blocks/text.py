@@ -30,6 +30,15 @@ class Fold(Block):
 
 
 @dataclass(frozen=True)
+class Tabs(Block):
+    """Blocks of which the reader sees one at a time, by name; all of them where scripts are off and on paper."""
+
+    kind: ClassVar[str] = "tabs"
+    names: tuple[str, ...]
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
 class Table(Block):
     """Rows of cells; numbers are right-aligned and rounded to four significant digits in HTML, kept whole in JSON."""
 

@@ -6,6 +6,7 @@ gandissect analyze ckpt.pt -a dissection --set dissection.quantile=0.005 -n 2000
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -21,9 +22,11 @@ from gandissect.cli.source import located
 from gandissect.errors import EXIT_INTERRUPTED, EXIT_SECTION_FAILED, UsageError
 
 if TYPE_CHECKING:
+    from gandissect.cache import Cache
     from gandissect.gan import Gan
     from gandissect.plugins import Registry
     from gandissect.report import Report
+    from gandissect.sharding import Shard
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -94,6 +97,16 @@ def run_options(command: F) -> F:
             click.option(
                 "--max-size", type=float, metavar="MB", help="Largest report; pictures get coarser to fit (25)."
             ),
+            click.option(
+                "--processes", type=click.IntRange(min=1), default=1, help="Share the work among so many (1)."
+            ),
+            click.option("--resume", is_flag=True, help="Go on where a run that was killed left off."),
+            click.option(
+                "--cache",
+                metavar="FOLDER",
+                help="Where finished parts are kept for --resume (REPORT.cache); 'none' keeps none.",
+            ),
+            click.option("--keep-cache", is_flag=True, help="Leave them there when the report is written."),
             click.option("--strict", is_flag=True, help="Stop at the first exception of an analyzer."),
             click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
             click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
@@ -118,6 +131,10 @@ class RunOptions:
     settings: tuple[str, ...]
     config: Path | None
     max_size: float | None
+    processes: int
+    resume: bool
+    cache: str | None
+    keep_cache: bool
     strict: bool
     as_json: bool
     quiet: bool
@@ -195,7 +212,19 @@ def open_with(
 
 
 def run_analysis(checkpoint: Path, opened: OpenOptions, run: RunOptions) -> int:
-    """Open, analyze, write; the exit code."""
+    """Open, analyze, write; the exit code. In several processes the first one writes and speaks."""
+    from gandissect.sharding import joined, several
+
+    if run.processes > 1 and not several():
+        from gandissect.cli.processes import in_processes
+
+        return in_processes(run.processes, click.get_current_context().obj)
+    with joined() as shard:
+        return _analyze_in(shard, checkpoint, opened, run)
+
+
+def _analyze_in(shard: Shard, checkpoint: Path, opened: OpenOptions, run: RunOptions) -> int:
+    quiet = run.quiet or not shard.first
     config, tables = read_config(run.config)
     options = {name: dict(table) for name, table in tables.items()}
     for name, values in parse_assignments(run.settings).items():
@@ -209,10 +238,11 @@ def run_analysis(checkpoint: Path, opened: OpenOptions, run: RunOptions) -> int:
 
     files = (*opened.plugin_files, *(Path(name) for name in _words(config.get("plugins"))))
     registry = load_plugins(files, (*opened.disable_plugin, *_words(config.get("disable"))))
-    if not run.quiet:
+    if not quiet:
         name_broken(registry)
-    gan = open_with(checkpoint, opened, registry, cast("str | None", config.get("device")))
-    with bars(quiet=run.quiet or run.as_json) as progress:
+    gan = open_with(checkpoint, opened, registry, cast("str | None", config.get("device")) or _own_device(shard))
+    cache = _cache(run, target, quiet)
+    with bars(quiet=quiet or run.as_json) as progress:
         report = run_all(
             gan,
             _words(run.analyzers or config.get("analyzers")) or None,
@@ -227,10 +257,42 @@ def run_analysis(checkpoint: Path, opened: OpenOptions, run: RunOptions) -> int:
             progress=progress,
             strict=run.strict,
             command=shlex.join(["gandissect", *sys.argv[1:]]),
+            shard=shard,
+            cache=cache,
         )
+    if not shard.first:
+        return EXIT_INTERRUPTED if report.interrupted else 0
     report.save(target, max_size=int((run.max_size or 25.0) * 1e6))
+    if cache is not None and not run.keep_cache and not report.interrupted:
+        cache.remove()
     _say(report, target, run)
     return EXIT_INTERRUPTED if report.interrupted else EXIT_SECTION_FAILED if report.failed else 0
+
+
+def _own_device(shard: Shard) -> str | None:
+    """A GPU for each process of this machine, where there are any; None leaves the choice to ``auto``."""
+    import torch
+
+    if shard.size == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', shard.rank)) % torch.cuda.device_count()}"
+
+
+def _cache(run: RunOptions, target: Path, quiet: bool) -> Cache | None:
+    """Where finished parts are kept, after a word on those that an earlier run left there."""
+    from gandissect.cache import Cache
+
+    if run.cache == "none":
+        return None
+
+    def say(message: str) -> None:
+        if not quiet:
+            click.echo(message, err=True)
+
+    cache = Cache(Path(run.cache or target.with_suffix(".cache")), resume=run.resume, say=say)
+    if cache.files and not run.resume:
+        say(f"{cache.folder} holds parts of an earlier run; --resume goes on from them")
+    return cache
 
 
 def name_broken(registry: Registry) -> None:

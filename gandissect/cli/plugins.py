@@ -32,11 +32,14 @@ def plugins(name: str | None, plugin_files: tuple[Path, ...], disable_plugin: tu
         {"name": p.name, "offers": list(p.kinds), "from": p.source, "version": p.version, "status": p.status}
         for p in registry.plugins
     ]
+    segmenters = registry.segmenters()
+    unavailable = {name: getattr(factory, "unavailable", str)() for name, factory in segmenters.items()}
     card: dict[str, Any] = {
         "plugins": rows,
         "analyzers": list(registry.analyzers()),
         "adapters": [adapter.name for adapter in registry.adapters()],
-        "vocabularies": list(registry.segmenters()),
+        "vocabularies": list(segmenters),
+        "unavailable": {name: why for name, why in unavailable.items() if why},
         "extractors": list(registry.extractors()),
         "renderers": [renderer.name for renderer in registry.renderers()],
         "failures": registry.failures,
@@ -50,6 +53,8 @@ def plugins(name: str | None, plugin_files: tuple[Path, ...], disable_plugin: tu
     for kind in ("analyzers", "adapters", "vocabularies", "extractors", "renderers"):
         if card[kind]:
             click.echo(f"{kind}: {', '.join(card[kind])}")
+    for vocabulary, why in card["unavailable"].items():
+        click.echo(f"vocabulary {vocabulary} is not available: {why}")
     for plugin, reason in registry.failures.items():
         click.echo(f"plugin {plugin} failed: {reason}", err=True)
     return 0

@@ -67,11 +67,16 @@ def segment(images: Tensor) -> Tensor:
     Returns:
         bool [N, K, 64, 64] in the order of ``CONCEPTS``.
     """
+    with torch.no_grad():
+        return (concept_logits(images) > 0).cpu()
+
+
+def concept_logits(images: Tensor) -> Tensor:
+    """What the bundled segmenter says, differentiable in ``images`` (as in :func:`segment`): float32 [N, K, 64, 64]."""
     if images.shape[-2:] != (SIZE, SIZE):
         images = functional.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True)
-    with torch.no_grad():
-        found: Tensor = _segmenter()(images.float().cpu()) > 0
-    return found
+    logits: Tensor = _segmenter()(images.float().cpu())
+    return logits.to(images.device)
 
 
 @cache

@@ -40,9 +40,11 @@ def role_to_variable(role: str, index: int) -> str:
 
 
 def names_to_variables(names: list[str]) -> dict[str, str]:
-    """A CSS variable for each of several groups; names that are a role keep that role's colour."""
-    plain = [name for name in names if name.lower() not in ROLES]
-    return {name: role_to_variable(name, plain.index(name) if name in plain else 0) for name in names}
+    """A CSS variable for each of several groups; names that are a role keep that role's colour, which no other gets."""
+    fixed = {name: ROLES[name.lower()] for name in names if name.lower() in ROLES}
+    free = [f"--c{i}" for i in range(CATEGORIES) if f"--c{i}" not in fixed.values()]
+    plain = [name for name in names if name not in fixed]
+    return fixed | {name: free[i % len(free)] for i, name in enumerate(plain)}
 
 
 def is_dark(colour: Pixels) -> bool:

@@ -6,6 +6,7 @@ view(Table(("layer", "IoU"), [("layer4", 0.31)]), Page(), "sections/0/blocks/0")
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
@@ -22,16 +23,18 @@ from gandissect.blocks import (
     Histogram,
     Html,
     Line,
+    Multiples,
     Scatter,
     Series,
     Table,
+    Tabs,
     Text,
 )
 from gandissect_reports.colours import diverging, gradient, is_dark, names_to_variables, viridis
 from gandissect_reports.layers import arrange
 from gandissect_reports.page import Numbers, Page, to_cells, to_numbers, view
 from gandissect_reports.picture_views import _padded
-from gandissect_reports.plots import bar_plot, histogram_bins, histogram_plot, line_plot, series_points
+from gandissect_reports.plots import bar_plot, histogram_bins, histogram_plot, line_plot, multiples_plot, series_points
 from gandissect_reports.projection import HEIGHT, WIDTH, place_points
 from gandissect_reports.prose import markdown, number
 from gandissect_reports.sheets import label_width, make_sheet, shrink, to_png
@@ -59,6 +62,12 @@ def _(block: Text, page: Page, path: str) -> Markup:
 def _(block: Fold, page: Page, path: str) -> Markup:
     inside = [page.show(inner, f"{path}/blocks/{index}") for index, inner in enumerate(block.blocks)]
     return page.fill("fold", block=block, inside=inside)
+
+
+@view.register
+def _(block: Tabs, page: Page, path: str) -> Markup:
+    inside = [page.show(inner, f"{path}/blocks/{index}") for index, inner in enumerate(block.blocks)]
+    return page.fill("tabs", tabs=list(zip(block.names, inside, strict=True)))
 
 
 @view.register
@@ -105,6 +114,23 @@ def _(block: Histogram, page: Page, path: str) -> Markup:
         for i in range(len(edges) - 1)
     ]
     return page.fill("plot", block=block, svg=svg, keys=keys, numbers=to_numbers(["from", "to", *shares], rows))
+
+
+@view.register
+def _(block: Multiples, page: Page, path: str) -> Markup:
+    svg, keys = multiples_plot(block, page.name("p"))
+    rows: list[list[Cell]] = [
+        [
+            panel,
+            name,
+            block.groups[b],
+            *(float(table[p, b]) for table in (block.values, block.expected, block.expected_high)),
+        ]
+        for p, panel in enumerate(block.panels)
+        for b, name in enumerate(block.names)
+    ]
+    columns = ["", "", "group", block.value_label, block.expected_label, "to"]
+    return page.fill("plot", block=block, svg=svg, keys=keys, numbers=to_numbers(columns, rows))
 
 
 def series_to_numbers(series: Sequence[Series], x_label: str) -> Numbers:
@@ -171,20 +197,9 @@ def _table_of_cells(values: np.ndarray, colours: np.ndarray, block: Heatmap) -> 
 @view.register
 def _(block: Scatter, page: Page, path: str) -> Markup:
     placed = place_points(block)
-    groups = list(dict.fromkeys(block.groups))
-    variables = names_to_variables(groups)
-    shapes = {name: SHAPE_OF.get(name.lower(), index % len(SHAPES)) for index, name in enumerate(groups)}
     values = point_values(block)
-    fills = value_fills(values[next(iter(values))]) if values and not groups else []
-    marks = [
-        {
-            "at": f"{placed.xy[i, 0]:.1f} {placed.xy[i, 1]:.1f}",
-            "fill": f"var({variables[block.groups[i]]})" if groups else (fills[i] if fills else "var(--c0)"),
-            "shape": SHAPES[shapes[block.groups[i]] if groups else 0],
-            "index": i,
-        }
-        for i in placed.order
-    ]
+    marks, keys = _marks(block, placed.order, placed.xy, values)
+    anchors = [page.card_anchor(key) if key else "" for key in _padded(block.links, len(marks))]
     thumbs = None
     if block.thumbnails is not None and len(block.thumbnails):
         small = shrink(block.thumbnails, min(THUMBNAIL, page.fidelity.cell))
@@ -193,10 +208,11 @@ def _(block: Scatter, page: Page, path: str) -> Markup:
         "scatter",
         block=block,
         placed=placed,
-        marks=marks,
-        keys=[(name, variables[name], SHAPES[shapes[name]]) for name in groups],
+        marks=[(mark, anchors[mark.index]) for mark in marks],
+        linked=sum(map(bool, anchors)),
+        keys=keys,
         colourings=list(values),
-        legend=_legend(values, groups),
+        legend=_legend(values, bool(block.groups)),
         gradient=gradient(False),
         thumbs=thumbs,
         solid=np.asarray(block.points).shape[1] == 3,
@@ -205,6 +221,45 @@ def _(block: Scatter, page: Page, path: str) -> Markup:
         numbers=_scatter_numbers(block, values),
         name=page.name("x"),
     )
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point as it is drawn: "x y", its CSS colour, its outline, its place in the data, and whether it is pale."""
+
+    at: str
+    fill: str
+    shape: str
+    index: int
+    pale: bool
+
+
+def _marks(
+    block: Scatter, order: Sequence[int], xy: Floats, values: Mapping[str, Floats]
+) -> tuple[list[Mark], list[tuple[str, str, str]]]:
+    """The points in the order in which they are drawn, and the legend: (name, CSS variable, outline)."""
+    groups, kinds = (
+        sorted(dict.fromkeys(block.groups), key=lambda name: name == block.muted),
+        list(dict.fromkeys(block.shapes)),
+    )
+    variables = names_to_variables([name for name in groups if name != block.muted])
+    if block.muted:
+        variables[block.muted] = "--muted"
+    shapes = {name: SHAPE_OF.get(name.lower(), index % len(SHAPES)) for index, name in enumerate(kinds or groups)}
+    by_shape = block.shapes or block.groups
+    fills = value_fills(values[next(iter(values))]) if values and not groups else []
+    marks = [
+        Mark(
+            f"{xy[i, 0]:.1f} {xy[i, 1]:.1f}",
+            f"var({variables[block.groups[i]]})" if groups else (fills[i] if fills else "var(--c0)"),
+            SHAPES[shapes[by_shape[i]] if by_shape else 0],
+            i,
+            bool(block.muted) and block.groups[i] == block.muted,
+        )
+        for i in order
+    ]
+    keys = [(name, variables[name], SHAPES[0 if kinds else shapes[name]]) for name in groups]
+    return marks, keys + [(name, "--muted", SHAPES[shapes[name]]) for name in kinds]
 
 
 def point_values(block: Scatter) -> dict[str, Floats]:
@@ -225,7 +280,7 @@ def value_fills(values: Floats) -> list[str]:
     ]
 
 
-def _legend(values: Mapping[str, Floats], groups: list[str]) -> tuple[str, str, str] | None:
+def _legend(values: Mapping[str, Floats], groups: bool) -> tuple[str, str, str] | None:
     """Name, lowest and highest of the numbers by which points are coloured at first."""
     if groups or not values:
         return None

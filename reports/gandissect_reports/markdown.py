@@ -21,9 +21,11 @@ from gandissect.blocks import (
     Gallery,
     Heatmap,
     Line,
+    Multiples,
     Section,
     Strip,
     Table,
+    Tabs,
     Text,
     jsonable,
 )
@@ -108,6 +110,13 @@ def _(block: Fold) -> str:
 
 
 @words.register
+def _(block: Tabs) -> str:
+    return "\n\n".join(
+        f"**{plain(name)}**\n\n{words(inner)}" for name, inner in zip(block.names, block.blocks, strict=True)
+    )
+
+
+@words.register
 def _(block: Code) -> str:
     return code(block.source, block.language)
 
@@ -137,6 +146,17 @@ def _(block: Gallery) -> str:
 def _(block: Line | Bar) -> str:
     rows: list[list[Cell]] = [[one.label, x, y] for one in block.series for x, y in series_points(one)]
     return _captioned(table(("series", block.x_label or "x", block.y_label or "y"), rows), block.caption or block.alt)
+
+
+@words.register
+def _(block: Multiples) -> str:
+    rows: list[list[Cell]] = [
+        [panel, name, float(value), float(chance)]
+        for panel, values, expected in zip(block.panels, block.values, block.expected, strict=True)
+        for name, value, chance in zip(block.names, values, expected, strict=True)
+        if value
+    ]
+    return _captioned(table(("", "", block.value_label, block.expected_label), rows), block.caption or block.alt)
 
 
 @words.register

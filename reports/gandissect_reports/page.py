@@ -23,11 +23,11 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gandissect.blocks import Bar1, Block, Card, Cell, Fold, Gallery, Section, jsonable
+from gandissect.blocks import Bar1, Block, Card, Cell, Fold, Gallery, Section, Tabs, jsonable
 from gandissect_reports.prose import anchor, inline, markdown, number, slug
 from gandissect_reports.sheets import Fidelity
 
-ROWS_SHOWN = 100  # of the numbers behind a figure; the CSV has all
+ROWS_SHOWN, CELLS_SHOWN = 100, 600  # at most, of the numbers behind a figure; the CSV has all
 STATUS = {"done": "●", "partly": "◐", "skipped": "○", "failed": "✕"}
 LEVEL = {"checked": "✓", "weak": "~", "unchecked": "?"}
 
@@ -158,14 +158,13 @@ def _to_cell(cell: Cell) -> Shown:
 
 def to_numbers(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Numbers:
     """The numbers behind a figure, as a short table and as CSV."""
+    shown = max(10, min(ROWS_SHOWN, CELLS_SHOWN // max(1, len(columns))))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([harmless(name) for name in columns])
     writer.writerows([harmless(cell) for cell in row] for row in rows)
     coded = base64.b64encode(file.getvalue().encode("utf-8", "replace")).decode("ascii")
-    return Numbers(
-        tuple(columns), to_cells(rows[:ROWS_SHOWN]), len(rows), f"data:text/csv;charset=utf-8;base64,{coded}"
-    )
+    return Numbers(tuple(columns), to_cells(rows[:shown]), len(rows), f"data:text/csv;charset=utf-8;base64,{coded}")
 
 
 def harmless(cell: Cell) -> Cell:
@@ -176,11 +175,11 @@ def harmless(cell: Cell) -> Cell:
 
 
 def all_blocks(blocks: Iterable[Block]) -> list[Block]:
-    """Blocks in reading order, those inside folds included."""
+    """Blocks in reading order, those inside folds and tabs included."""
     out: list[Block] = []
     for block in blocks:
         out.append(block)
-        if isinstance(block, Fold):
+        if isinstance(block, Fold | Tabs):
             out.extend(all_blocks(block.blocks))
     return out
 

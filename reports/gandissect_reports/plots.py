@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from gandissect.blocks import Bar, Histogram, Line, Series
-from gandissect_reports.colours import CATEGORIES, ROLES, role_to_variable
+from gandissect.blocks import Bar, Histogram, Line, Multiples, Series
+from gandissect_reports.colours import CATEGORIES, ROLES, names_to_variables, role_to_variable
 from gandissect_reports.sheets import LETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.typing import RcKeyType
 
 VARIABLES = ["--ink", "--muted", "--rule", "--paper", "--real", "--generated", *(f"--c{i}" for i in range(CATEGORIES))]
@@ -133,6 +134,41 @@ def _finish_bars(axes: Axes, block: Bar, names: list[str]) -> None:
     axes.set_ylabel(block.y_label)
 
 
+def multiples_plot(block: Multiples, name: str) -> tuple[Markup, list[Key]]:
+    """The panels of ``block``, at most four in a row, bars from left to right, chance as a mark with its interval."""
+    groups = list(dict.fromkeys(block.groups))
+    variables = names_to_variables(groups)
+    colours = [STAND_INS[variables[group]] for group in block.groups]
+    across = min(4, max(1, len(block.panels)))
+    down = max(1, -(-len(block.panels) // across))
+    at = np.arange(len(block.names))
+    reach = max(1.0, float(np.max([block.values, block.expected_high], initial=0.0)))
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(block.panels):
+                axes.set_visible(False)
+                continue
+            chance = block.expected[place]
+            axes.barh(at, block.values[place], 0.72, color=colours)
+            axes.hlines(
+                at, chance, np.maximum(chance, block.expected_high[place]), color=STAND_INS["--ink"], linewidth=1
+            )
+            axes.plot(chance, at, "|", color=STAND_INS["--ink"], markersize=8, markeredgewidth=1.4)
+            axes.set_title(block.panels[place], loc="left")
+            axes.set_yticks(at, [text if len(text) <= 24 else f"{text[:23]}…" for text in block.names])
+            axes.set_xlim(0, 1.04 * reach)
+            axes.set_ylim(len(at) - 0.4, -0.6)
+            axes.xaxis.get_major_locator().set_params(integer=True, nbins=4)
+            axes.grid(True, axis="x")
+        figure.supxlabel(block.value_label, fontsize=9.75)
+
+    size = (9.2, 0.7 + down * (0.4 + 0.19 * len(at)))
+    keys = [Key(group, variables[group], filled=True) for group in groups]
+    return draw_figure(paint, name, size), [*keys, Key(block.expected_label, "--ink")]
+
+
 def histogram_bins(block: Histogram) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Edges [bins + 1] common to all groups and the share of each group in each bin; values that are no number are left out."""
     groups = {name: np.asarray(values, dtype=float) for name, values in block.groups.items()}
@@ -162,6 +198,11 @@ def histogram_plot(block: Histogram, name: str) -> tuple[Markup, list[Key]]:
 
 
 def draw(paint: Callable[[Axes], None], name: str, size: tuple[float, float] = SIZE) -> Markup:
+    """What ``paint`` draws on one pair of axes, as SVG."""
+    return draw_figure(lambda figure: paint(figure.add_subplot()), name, size)
+
+
+def draw_figure(paint: Callable[[Figure], None], name: str, size: tuple[float, float]) -> Markup:
     """What ``paint`` draws, as SVG; ``name`` keeps its identifiers apart from those of other figures on the page."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -170,8 +211,7 @@ def draw(paint: Callable[[Axes], None], name: str, size: tuple[float, float] = S
     with matplotlib.rc_context(_style(name)):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        paint(axes)
+        paint(figure)
         file = io.StringIO()
         figure.savefig(
             file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, transparent=True

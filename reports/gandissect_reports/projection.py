@@ -8,7 +8,7 @@ plot.lines, plot.texts                     # frame, ticks and names of the axes
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,18 +47,19 @@ class Word:
 
 @dataclass(frozen=True)
 class Placed:
-    """Points in the drawing, the order in which they are drawn (mixed, or far ones first), and the frame."""
+    """Points in the drawing, their order (muted, then mixed; or far ones first), the frame, and words over the points."""
 
     xy: Floats
     order: list[int]
     lines: list[Segment]
     words: list[Word]
+    tags: list[Word] = field(default_factory=list)
 
 
 def place_points(block: Scatter) -> Placed:
     """Points and frame of ``block``, in CSS pixels."""
     points = np.nan_to_num(np.asarray(block.points, dtype=float))
-    return _cube(points, block.axes) if points.shape[1] == 3 else _plane(points, block.axes)
+    return _cube(points, block.axes) if points.shape[1] == 3 else _plane(points, block)
 
 
 def nice_ticks(low: float, high: float, wanted: int = 6) -> list[float]:
@@ -72,15 +73,18 @@ def nice_ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     return [round(step * i, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _plane(points: Floats, axes: tuple[str, ...]) -> Placed:
-    """Two dimensions: a grid with round numbers, the axes named."""
-    low = points.min(axis=0) if len(points) else np.zeros(2)
-    high = points.max(axis=0) if len(points) else np.ones(2)
+def _plane(points: Floats, block: Scatter) -> Placed:
+    """Two dimensions: a grid with round numbers, the axes named, guides and the names of groups."""
+    ends = np.array([end for guide in block.guides for end in (guide.start, guide.end)], dtype=float).reshape(-1, 2)
+    inside = np.concatenate([points, ends])
+    low = inside.min(axis=0) if len(inside) else np.zeros(2)
+    high = inside.max(axis=0) if len(inside) else np.ones(2)
     margin = np.where(high > low, (high - low) * 0.04, 0.5)
     low, high = low - margin, high + margin
     span = np.array([WIDTH - LEFT - RIGHT, -(HEIGHT - TOP - BOTTOM)], dtype=float)
     start = np.array([LEFT, HEIGHT - BOTTOM], dtype=float)
     xy = start + (points - low) / (high - low) * span
+    guides = start + (ends - low) / (high - low) * span
     lines: list[Segment] = []
     words: list[Word] = []
     for tick in nice_ticks(low[0], high[0]):
@@ -95,11 +99,32 @@ def _plane(points: Floats, axes: tuple[str, ...]) -> Placed:
         Segment(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "axis"),
         Segment(LEFT, TOP, LEFT, HEIGHT - BOTTOM, "axis"),
     ]
-    names = [*axes, "", ""]
+    tags: list[Word] = []
+    for guide, (from_x, from_y), (to_x, to_y) in zip(block.guides, guides[::2], guides[1::2], strict=True):
+        lines.append(Segment(float(from_x), float(from_y), float(to_x), float(to_y), "guide"))
+        tags.append(Word(float(to_x) - 4, float(to_y) - 5 if to_x > from_x else float(to_y) + 12, guide.label, "end"))
+    names = [*block.axes, "", ""]
     words.append(Word((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, names[0], strong=True))
     words.append(Word(16, (TOP + HEIGHT - BOTTOM) / 2, names[1], turned=True, strong=True))
-    order = np.random.default_rng(0).permutation(len(points))  # mixed, so that no group hides the one before it
-    return Placed(xy, [int(i) for i in order], lines, words)
+    order = [int(i) for i in np.random.default_rng(0).permutation(len(points))]  # mixed: no group hides another
+    if block.muted:
+        order.sort(key=lambda i: block.groups[i] != block.muted)
+    return Placed(xy, order, lines, words, tags + _group_names(xy, block))
+
+
+def _group_names(xy: Floats, block: Scatter) -> list[Word]:
+    """Names over the middle of their groups' points, moved up where one would lie on another."""
+    groups = np.array(block.groups)
+    middle = {name: np.median(xy[groups == name], axis=0) for name in block.named if name in block.groups}
+    placed: list[Word] = []
+    for name, centre in sorted(middle.items(), key=lambda item: -float(item[1][1])):
+        half = 4 * len(name) + 4
+        x, y = float(np.clip(centre[0], LEFT + half, WIDTH - RIGHT - half)), float(centre[1]) - 8
+        taken = [word.y for word in placed if abs(word.x - x) < half + 4 * len(word.text)]
+        while any(abs(y - other) < 15 for other in taken):
+            y -= 3
+        placed.append(Word(x, y, name, strong=True))
+    return placed
 
 
 def _cube(points: Floats, axes: tuple[str, ...]) -> Placed:

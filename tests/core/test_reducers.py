@@ -16,7 +16,13 @@ def cuts(draw_sizes: list[int]) -> list[range]:
     return [range(a, min(b, 23)) for a, b in pairwise(edges) if a < 23]
 
 
-SPECS = {"keep": KeepSpec(), "keep max": KeepSpec(pool="max"), "moments": MomentsSpec(), "tail": TailSpec(17)}
+SPECS = {
+    "keep": KeepSpec(),
+    "keep max": KeepSpec(pool="max"),
+    "moments": MomentsSpec(),
+    "tail": TailSpec(17),
+    "tail around": TailSpec(17, around=True),
+}
 
 
 def flat(result: object) -> list[torch.Tensor]:
@@ -83,3 +89,37 @@ def test_moments_equal_numpy() -> None:
     torch.testing.assert_close(result.mean, rows.mean(1))
     torch.testing.assert_close(result.variance, rows.var(1, unbiased=False))
     assert torch.equal(result.maximum, rows.amax(1))
+
+
+def test_a_tail_holds_no_more_as_samples_go_on() -> None:
+    made = torch.Generator().manual_seed(2)
+    reducer = TailSpec(50)()
+    held = []
+    for start in range(0, 4000, 40):
+        reducer.add(range(start, start + 40), torch.randn(40, 4, 8, 8, generator=made))
+        held.append(sum(part.numel() for part in reducer.state().values()))
+    assert held[-1] == held[0] == 4 * 50 + 2
+
+
+def test_neighbours_in_a_tail_are_those_of_the_map() -> None:
+    reducer = TailSpec(9, around=True)()
+    for start in range(0, 23, 4):
+        reducer.add(range(start, min(start + 4, 23)), ACTS[start : start + 4])
+    result = reducer.result()
+    padded = torch.nn.functional.pad(ACTS, (1, 1, 1, 1), mode="replicate")
+    for unit in range(3):
+        for place in range(9):
+            row, column = divmod(int(result.cells[unit, place]), 5)
+            expected = padded[int(result.samples[unit, place]), unit, row : row + 3, column : column + 3]
+            assert torch.equal(result.around[unit, place], expected.flatten())
+
+
+def test_equal_values_keep_the_earlier_place_in_any_order() -> None:
+    flat = torch.zeros(6, 2, 3, 3)
+    first, second = TailSpec(12)(), TailSpec(12)()
+    for start in range(6):
+        first.add([start], flat[[start]])
+        second.add([5 - start], flat[[5 - start]])
+    for result in (first.result(), second.result()):
+        places = result.samples[0] * 9 + result.cells[0]
+        assert places.tolist() == list(range(12))

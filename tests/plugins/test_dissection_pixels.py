@@ -42,7 +42,7 @@ def test_two_shards_merge_to_the_whole():
 @pytest.mark.parametrize("colour", ["red", "yellow"])
 def test_planted_units_are_found_at_image_resolution(colour):
     session = Session(tiny_gan("planted"), vocabulary=build_vocabulary(["colours"]), n=300)
-    result = dissect(session, [PLANTED.layer], resolution="image")
+    result = dissect(session, [PLANTED.layer], resolution="bilinear")
     row = next(row for row in result.found() if row.unit == getattr(PLANTED, colour))
     assert (
         row.concept == colour and row.iou > 0.6

@@ -9,9 +9,11 @@ from gandissect_plugins.attributions import LatentEffort, attribute_score, check
 from gandissect_plugins.attributions.latent import attribute_all_latents, known_properties
 from gandissect_plugins.attributions.methods import METHODS, Effort
 from gandissect_plugins.attributions.pixels import affordable_methods
-from gandissect_plugins.directions import LatentDirections, sweep
-from gandissect_plugins.dissection.chance import ActiveCells, _all_shifts, _shifts_of_pairs
+from gandissect_plugins.directions import LatentDirections
+from gandissect_plugins.dissection.active import ActiveCells
+from gandissect_plugins.dissection.chance import _all_shifts, _shifts_of_pairs
 from gandissect_plugins.features import FeatureSpace
+from gandissect_plugins.geometry import sweep
 from gandissect_plugins.gradcam import explain_score
 from gandissect_plugins.overview.overview import Overview
 from torch import Tensor, nn
@@ -135,7 +137,7 @@ def test_samples_are_called_by_their_class() -> None:
 def test_pairs_of_samples_and_transforms_give_the_same_shuffled_overlaps(samples: int) -> None:
     stream = torch.Generator().manual_seed(samples)
     unit, sample, cell = (torch.rand(4, samples, 30, generator=stream) > 0.8).nonzero(as_tuple=True)
-    active = ActiveCells(unit, sample, cell, 4, samples, 30)
+    active = ActiveCells(4, samples, 30, unit, sample, cell)
     areas = torch.rand(samples, 30, 3, generator=stream)
     orders = [torch.from_numpy(np.random.default_rng(seed).permutation(samples)) for seed in range(3)]
     expected = torch.cat([_all_shifts(active, areas, order) for order in orders])

@@ -151,6 +151,13 @@ def test_a_missing_or_empty_folder_says_how_it_should_look(tmp_path):
         MaskFolder(tmp_path)
 
 
+def test_a_mask_that_is_no_picture_is_named(tmp_path):
+    (tmp_path / "nose").mkdir()
+    (tmp_path / "nose" / "0.png").write_text("no picture")
+    with pytest.raises(UsageError, match=r"nose/0\.png is no picture"):
+        MaskFolder(tmp_path).segment(torch.zeros(1, 3, 8, 8), [0])
+
+
 def test_a_function_in_a_file_is_a_segmenter(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def red(images):\n    return images[:, 0] > 0.5\n\ndef two(images):\n    return images[:, :2]\n\n"

@@ -25,12 +25,14 @@ from gandissect.blocks import (
     Fold,
     Gallery,
     Graph,
+    Guide,
     Heatmap,
     Histogram,
     Html,
     Image,
     ImageGrid,
     Line,
+    Multiples,
     Node,
     Overlay,
     Reference,
@@ -39,6 +41,7 @@ from gandissect.blocks import (
     Series,
     Strip,
     Table,
+    Tabs,
     Text,
     Trust,
 )
@@ -124,7 +127,7 @@ def branching_graph() -> Graph:
 
 def every_block() -> list[Block]:
     """One or more of each kind of block."""
-    return [*picture_blocks(), *number_blocks(), *word_blocks()]
+    return [*picture_blocks(), *number_blocks(), *unit_blocks(), *word_blocks()]
 
 
 def picture_blocks() -> list[Block]:
@@ -282,6 +285,45 @@ def number_blocks() -> list[Block]:
     ]
 
 
+def unit_blocks() -> list[Block]:
+    """Blocks that lead to the cards of the gallery."""
+    draw = np.random.default_rng(11)
+    units = [f"layer{1 + u % 3}/unit-{u}" for u in range(30)]
+    points = draw.normal(0, 0.3, (40, 2)) + np.array([[u % 8, (u % 8) % 3] for u in range(40)])
+    map_of_units = Scatter(
+        points,
+        ("UMAP 1", "UMAP 2"),
+        "forty units, thirty of them found",
+        groups=tuple(CONCEPTS[u % 8] if u < 30 else "not found" for u in range(40)),
+        labels=tuple(f"unit {u}" for u in range(40)),
+        links=(*units, *[""] * 10),
+        shapes=tuple(f"layer{1 + u % 3}" for u in range(40)),
+        muted="not found",
+        named=CONCEPTS,
+    )
+    rule = Scatter(
+        np.abs(points) / 40,
+        ("IoU by chance", "IoU"),
+        "IoU against chance",
+        groups=tuple("found" if u < 30 else "not found" for u in range(40)),
+        links=(*units, *[""] * 10),
+        guides=(Guide((0, 0), (0.2, 0.2), "IoU = chance"), Guide((0, 0.04), (0.2, 0.04), "IoU 0.04")),
+    )
+    counts = draw.poisson(2.0, (5, 8)).astype(float)
+    counts_per_layer = Multiples(
+        tuple(f"layer{i}" for i in range(1, 6)),
+        CONCEPTS,
+        tuple("thing" if k < 5 else "stuff" for k in range(8)),
+        counts,
+        np.full((5, 8), 0.4),
+        np.full((5, 8), 1.0),
+        "units",
+        "by chance",
+        "units per concept in five layers",
+    )
+    return [Tabs(("UMAP", "IoU"), (map_of_units, rule)), counts_per_layer]
+
+
 def word_blocks() -> list[Block]:
     """Blocks that are words."""
     return [
@@ -369,6 +411,7 @@ def sample_report() -> Report:
             status="partly",
         ),
         Section("Words", *word_blocks(), analyzer="notes"),
+        Section("Map of units", *unit_blocks(), analyzer="dissection"),
         Section(
             "What the discriminator looks at",
             status="skipped",

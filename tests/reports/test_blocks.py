@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from gandissect_reports import figure_views, picture_views  # noqa: F401 - they teach the page its blocks
+from gandissect_reports.colours import names_to_variables
 from gandissect_reports.layers import arrange, ranks
 from gandissect_reports.markdown import words
 from gandissect_reports.page import Page, view
+from gandissect_reports.projection import place_points
 from gandissect_reports.sheets import Fidelity, make_sheet
 from sample_pictures import scenes
 from sample_report import every_block
@@ -146,6 +149,45 @@ def test_two_scatter_points_of_the_same_colour_scale_keep_their_places() -> None
     assert html.count("data-i=") == 2
 
 
+def test_points_link_to_the_cards_of_their_section_and_to_no_others() -> None:
+    page = Page(anchors={("here", "u1"): "here/u1", ("", "u1"): "there/u1"}, section="here")
+    block = Scatter(np.eye(3)[:, :2], ("x", "y"), "three", labels=("a", "b", "c"), links=("u1", "nowhere", ""))
+    html = view(block, page, "p")
+    assert html.count("<a href=") == 2  # a point and the CSV
+    assert '<a href="#here/u1" aria-label="a">' in html
+
+
+def test_the_muted_group_is_drawn_first_and_named_last() -> None:
+    points = np.arange(8.0).reshape(4, 2)
+    block = Scatter(points, ("x", "y"), "four", groups=("no", "yes", "no", "yes"), muted="no", named=("yes",))
+    html = view(block, Page(), "p")
+    drawn = re.findall(r'style="fill:var\((--\w+)\)"( class="pale")? data-i', html)
+    assert [name for name, _ in drawn] == ["--muted", "--muted", "--c0", "--c0"]
+    assert [bool(pale) for _, pale in drawn] == [True, True, False, False]
+    assert html.index("</svg>yes") < html.index("</svg>no")
+    assert html.count(">yes</text>") == 1
+    assert ">no</text>" not in html
+
+
+def test_shapes_and_colours_of_points_tell_two_things() -> None:
+    block = Scatter(np.eye(2), ("x", "y"), "two", groups=("a", "a"), shapes=("layer1", "layer2"))
+    outlines = re.findall(r'<path d="([^"]*)" transform', view(block, Page(), "p"))
+    assert len(set(outlines)) == 2
+
+
+def test_a_guide_ends_where_its_data_are() -> None:
+    guide = blocks.Guide((0.0, 0.0), (2.0, 2.0), "y = x")
+    placed = place_points(Scatter(np.array([[0.0, 0.0], [2.0, 2.0]]), ("x", "y"), "two", guides=(guide,)))
+    line = next(one for one in placed.lines if one.kind == "guide")
+    np.testing.assert_allclose([[line.x1, line.y1], [line.x2, line.y2]], placed.xy)
+
+
+def test_a_group_with_the_name_of_a_colour_shares_it_with_no_other() -> None:
+    variables = names_to_variables(["white", "green", "blue", "dark"])
+    assert variables["green"] == "--c0"
+    assert len(set(variables.values())) == 4
+
+
 @pytest.mark.parametrize(
     "block",
     [
@@ -166,6 +208,9 @@ def test_two_scatter_points_of_the_same_colour_scale_keep_their_places() -> None
         blocks.Histogram({}, "x", "none"),
         blocks.Histogram({"a": [], "b": [1.0, float("nan")]}, "x", "few"),
         Fold("empty", ()),
+        blocks.Tabs(("one",), (Table((), []),)),
+        blocks.Multiples((), (), (), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0)), "units", "chance", "none"),
+        Scatter(np.zeros((0, 2)), ("x", "y"), "a guide alone", guides=(blocks.Guide((0, 0), (1, 1), "y = x"),)),
     ],
     ids=lambda block: f"{type(block).__name__}-{block.alt if hasattr(block, 'alt') else ''}",
 )
@@ -194,7 +239,7 @@ def test_plots_leave_matplotlib_as_it_was() -> None:
         "from gandissect_reports.page import Page, view\n"
         "settings = lambda: {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != 'backend'}\n"
         "before = settings()\n"
-        "[view(block, Page(), 'p') for block in every_block() if block.kind in ('line', 'bar', 'histogram')]\n"
+        "[view(block, Page(), 'p') for block in every_block() if block.kind in ('line', 'bar', 'histogram', 'multiples')]\n"
         "print(settings() == before, 'matplotlib.pyplot' in sys.modules)\n"
     )
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}

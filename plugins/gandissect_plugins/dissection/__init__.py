@@ -10,9 +10,8 @@ from gandissect.analyzer import Analyzer
 from gandissect.plugins import hookimpl
 
 from .analysis import DissectionAnalyzer
-from .causal import Ablation, Effect, ablate, baseline
+from .causal import Ablation, CausalTests, ConceptTest, Effect, Plan, Role, UnitCause, ablate, baseline, causal_tests
 from .dissect import Dissection, LayerTable, UnitLabel, dissect, dissection_wants
-from .effects import CausalTests, ConceptTest, Plan, causal_tests
 
 __all__ = [
     "Ablation",
@@ -23,6 +22,8 @@ __all__ = [
     "Effect",
     "LayerTable",
     "Plan",
+    "Role",
+    "UnitCause",
     "UnitLabel",
     "ablate",
     "baseline",

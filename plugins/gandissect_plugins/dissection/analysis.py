@@ -6,7 +6,7 @@ analyze(gan, ["dissection"], options={"dissection": {"quantile": 0.005}})
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
 
 from gandissect.analyzer import Analyzer, Needs, left_out
@@ -16,11 +16,14 @@ from gandissect.paired import BitsResult, BitsSpec
 from gandissect.session import Session, Want
 from gandissect.streams import Masks
 
+from .causal import CausalTests, Plan, causal_tests
+from .causal.sections import causality
 from .dissect import Dissection, dissect, dissection_wants
-from .effects import RANDOM_SETS, CausalTests, Plan, causal_tests
 from .gallery import unit_gallery
+from .maps import matrix, unit_map
 from .overlap import presence
-from .sections import causality, matrix, overview, units_section
+from .position import position_section
+from .sections import overview, units_section
 
 LEAST_SAMPLES = 16
 """Samples in which units are switched off, where the generator is large."""
@@ -35,14 +38,22 @@ class DissectionOptions:
         (), "layers to dissect; the main ones where empty (12, spread over depth), every one for 'all'"
     )
     quantile: float = option(0.01, "fraction of a unit's cells that count as active (2019: 0.005, 2020: 0.01)")
-    resolution: Literal["cell", "image"] = option("cell", "compare on the layer's grid, or upsampled in a second pass")
+    levels: str = option(
+        "fixed", "level of a unit: 'fixed' by quantile, 'iqr' where it tells most, or fractions like 0.005,0.02"
+    )
+    resolution: Literal["cell", "bilinear"] = option("cell", "compare on the layer's grid, or upsampled to the image")
     fdr: float = option(0.05, "false-discovery rate over all units, concepts and layers")
     draws: int = option(999, "least number of shuffles of the samples")
     cards: int = option(48, "units in the gallery")
     examples: int = option(5, "samples on a unit's card")
-    causal_samples: int = option(40, "samples in which units are switched off")
-    causal_units: int = option(10, "units that are switched off alone")
-    causal_concepts: int = option(6, "concepts whose best units are switched off together")
+    causal_samples: int = option(32, "samples in which units are switched off and on")
+    causal_units: int = option(10, "units that are switched off and on alone; a quarter of them follow no concept")
+    causal_concepts: int = option(6, "concepts whose best units are switched off and on together")
+    causal_doses: int = option(1, "concepts with a dose-response curve")
+    causal_maps: int = option(1, "concepts with a map of where they can be inserted")
+    causal_orders: int = option(0, "concepts for which greedy, ACE, IoU and random orders of units are compared; slow")
+    causal_ace_steps: int = option(100, "steps of ACE in that comparison, 0 for none")
+    causal_artifacts: int = option(16, "units tested for artifacts, 0 for none")
     set_size: int = option(8, "units that are switched off together, a quarter of the layer at most")
 
 
@@ -66,6 +77,7 @@ class DissectionAnalyzer(Analyzer):
         Reference("Benjamini, Hochberg", 1995,
                   "Controlling the False Discovery Rate: A Practical and Powerful Approach to Multiple Testing", "JRSS B 57(1)"),
         Reference("Hemerik, Goeman", 2018, "Exact testing with random permutations", "TEST 27(4)"),
+        Reference("Odena, Dumoulin, Olah", 2016, "Deconvolution and Checkerboard Artifacts", "Distill"),
     )  # fmt: skip
 
     @property
@@ -73,7 +85,12 @@ class DissectionAnalyzer(Analyzer):
         return cast(DissectionOptions, self.options)
 
     def wants(self, session: Session) -> Iterable[Want]:
-        return dissection_wants(session.gan, session.n, self._set.layers, self._set.quantile)
+        chosen = self._set
+        concepts = session.vocabulary.concepts if chosen.levels == "iqr" else ()
+        return dissection_wants(
+            session.gan, session.n, chosen.layers, chosen.quantile, levels=chosen.levels,
+            resolution=chosen.resolution, concepts=concepts,
+        )  # fmt: skip
 
     def run(self, session: Session) -> Iterator[Section]:
         chosen = self._set
@@ -83,6 +100,7 @@ class DissectionAnalyzer(Analyzer):
             quantile=chosen.quantile,
             fdr=chosen.fdr,
             draws=chosen.draws,
+            levels=chosen.levels,
             resolution=chosen.resolution,
         )
         tests, why_not = self._causal(session, result)
@@ -94,26 +112,34 @@ class DissectionAnalyzer(Analyzer):
         gallery = unit_gallery(session, result, tests, cards=chosen.cards, examples=chosen.examples)
         if gallery.cards:
             yield units_section(result, gallery)
-        heat = matrix(result)
-        if heat is not None:
-            yield heat
+        maps = (matrix(result), unit_map(result, session.seed), position_section(result))
+        yield from (section for section in maps if section is not None)
         if why_not:
             yield Section("What units cause", summary=why_not, status="done" if why_not == NOTHING_FOUND else "skipped")
         else:
-            yield causality(result, tests)
+            yield causality(tests)
 
     def _causal(self, session: Session, result: Dissection) -> tuple[CausalTests, str]:
         """The ablations, or why there are none."""
-        none = CausalTests((), (), {})
         if not session.vocabulary.reads_pixels:
-            return none, "Masks of given samples say nothing about edited ones; add a segmenter that reads pixels."
+            return (
+                CausalTests(),
+                "Masks of given samples say nothing about edited ones; add a segmenter that reads pixels.",
+            )
         if not any(table.layer.editable for table in result.layers):
-            return none, "The layers of this format cannot be edited."
-        chosen = self._set
+            return CausalTests(), "The layers of this format cannot be edited."
         masks = cast(BitsResult, session[Want((Masks(),), BitsSpec(), result.n)])
-        runs = chosen.causal_units + chosen.causal_concepts * (1 + RANDOM_SETS)
-        each = session.affordable(runs * chosen.causal_samples) // max(runs, 1)  # fewer for a large generator
-        samples = min(chosen.causal_samples, max(LEAST_SAMPLES, each))
-        plan = Plan(samples, chosen.causal_units, chosen.causal_concepts, chosen.set_size)
-        tests = causal_tests(session, result, plan, presence(masks))
+        tests = causal_tests(session, result, self._plan(session), presence(masks))
         return tests, "" if tests.concepts else NOTHING_FOUND
+
+    def _plan(self, session: Session) -> Plan:
+        """What was asked for, in fewer samples where the generator is large."""
+        chosen = self._set
+        plan = Plan(
+            chosen.causal_samples, chosen.causal_units, chosen.causal_concepts, chosen.set_size, doses=chosen.causal_doses,
+            maps=chosen.causal_maps, orders=chosen.causal_orders, ace_steps=chosen.causal_ace_steps,
+            artifacts=chosen.causal_artifacts,
+        )  # fmt: skip
+        share = session.affordable(plan.images) / max(plan.images, 1)
+        fewer = min(plan.samples, max(LEAST_SAMPLES, int(plan.samples * share)))
+        return replace(plan, samples=fewer)

@@ -8,73 +8,32 @@ benjamini_hochberg(p)                                                # float64, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 import torch
 from torch import Tensor
 
 from gandissect.trust import adjusted
 
-_BYTES = 96 * 2**20  # size of the largest block of transforms
+from .active import BLOCK, Active, ActiveCells
+
+_BYTES = 96 * 2**20  # of pairs of samples, and of gathered areas, held at once
+_CELLS = 64  # of a map transformed together
 _TOP = 4096  # pooled null scores kept per concept
 
 
-@dataclass(frozen=True)
-class ActiveCells:
-    """Where units are above their thresholds, as a list.
+def shuffled_overlaps(active: Active, areas: Tensor, *, rng: np.random.Generator, draws: int) -> Tensor:
+    """Overlaps with the masks of other samples: float32 [P, U, K].
 
-    Attributes:
-        unit, sample, cell: int64 [M], one entry for each active cell.
-        units, samples, cells: how many of each there are.
-    """
-
-    unit: Tensor
-    sample: Tensor
-    cell: Tensor
-    units: int
-    samples: int
-    cells: int
-
-    def count(self) -> Tensor:
-        """Active cells of each unit: int64 [U]."""
-        return torch.bincount(self.unit, minlength=self.units)
-
-    def select(self, units: Tensor) -> ActiveCells:
-        """Those of some units (int64, ascending), renumbered from 0."""
-        place = torch.full((self.units,), -1).index_put_((units,), torch.arange(len(units)))
-        inside = place[self.unit] >= 0
-        return ActiveCells(
-            place[self.unit[inside]], self.sample[inside], self.cell[inside], len(units), self.samples, self.cells
-        )
-
-
-def overlaps(active: ActiveCells, areas: Tensor) -> Tensor:
-    """Concept area under the active cells of each unit: float64 [U, K], in cells.
-
-    Args:
-        active: see above.
-        areas: float32 [n, cells, K] in 0..1, the part of each cell that each concept covers.
-    """
-    rows = areas.flatten(0, 1)
-    total = torch.zeros(active.units, areas.shape[2], dtype=torch.float64)
-    places = active.sample * active.cells + active.cell
-    step = max(1, _BYTES // (8 * max(1, areas.shape[2])))
-    for start in range(0, len(places), step):
-        chosen = slice(start, start + step)
-        total.index_add_(0, active.unit[chosen], rows[places[chosen]].double())
-    return total
-
-
-def shuffled_overlaps(active: ActiveCells, areas: Tensor, *, rng: np.random.Generator, draws: int) -> Tensor:
-    """Overlaps with the masks of other samples: float32 [P, U, K], P the least multiple of n − 1 that is ≥ ``draws``.
+    P is ``draws`` where that is below n − 1, else the least multiple of n − 1 that is at least ``draws``.
 
     Samples are put in random order and the masks are shifted along it by 1 … n − 1 places: every sample meets the masks of
     another one in the same cells, so how often a concept occurs and where stay as they are. All shifts of one order
     together with no shift are a group of permutations of exchangeable samples, so the rank of the true overlap among
-    them is an exact test. The overlaps of all shifts are one cross-correlation along the samples, taken through
-    Fourier transforms; or, where that touches fewer numbers (few samples of large maps), every sample meets the masks of
-    every other one once and each order adds up those pairs.
+    them, or among a random part of them, is an exact test. The overlaps of all shifts are one cross-correlation
+    along the samples, taken through Fourier transforms; or, where that touches fewer numbers (few samples of large maps),
+    every sample meets the masks of every other one once and each order adds up those pairs.
 
     References:
         Phipson & Smyth 2010, Permutation P-values Should Never Be Zero; Hemerik & Goeman 2018, Exact testing with random
@@ -84,8 +43,11 @@ def shuffled_overlaps(active: ActiveCells, areas: Tensor, *, rng: np.random.Gene
         return torch.zeros(0, active.units, areas.shape[2])
     rounds = -(-draws // (active.samples - 1))
     orders = [torch.from_numpy(rng.permutation(active.samples)) for _ in range(rounds)]
-    if _pairs_pay(active, areas.shape[2], rounds):
-        return _shifts_of_pairs(active, areas, orders)
+    chosen = np.sort(rng.permutation(active.samples - 1)[:draws]) if draws < active.samples - 1 else slice(None)
+    if isinstance(active, ActiveCells) and _pairs_pay(active, areas.shape[2], rounds):
+        return _shifts_of_pairs(active, areas, orders)[chosen]
+    if rounds == 1:
+        return _all_shifts(active, areas, orders[0])[chosen]
     return torch.cat([_all_shifts(active, areas, order) for order in orders])
 
 
@@ -106,7 +68,7 @@ def _shifts_of_pairs(active: ActiveCells, areas: Tensor, orders: Sequence[Tensor
     step = max(1, _BYTES // (8 * n * n * concepts))
     parts = []
     for start in range(0, active.units, step):
-        few = active.select(torch.arange(start, min(start + step, active.units)))
+        few = active.select(start, min(start + step, active.units))
         pairs = _pairs(few, by_cell).reshape(few.units, n, n, concepts)
         shifted = [pairs[:, order[:, None], partner].sum(1) for order, partner in zip(orders, partners, strict=True)]
         parts.append(torch.cat(shifted, 1))
@@ -115,28 +77,38 @@ def _shifts_of_pairs(active: ActiveCells, areas: Tensor, orders: Sequence[Tensor
 
 def _pairs(active: ActiveCells, by_cell: Tensor) -> Tensor:
     """Area of each concept of each sample under each unit's active cells in each sample: float32 [U * n, n * K]."""
-    rows, order = (active.unit * active.samples + active.sample).sort()
+    rows, order = (active.unit.long() * active.samples + active.sample).sort()
     starts = torch.searchsorted(rows, torch.arange(active.units * active.samples))
-    return torch.nn.functional.embedding_bag(active.cell[order], by_cell, starts, mode="sum")
+    return torch.nn.functional.embedding_bag(active.cell[order].long(), by_cell, starts, mode="sum")
 
 
-def _all_shifts(active: ActiveCells, areas: Tensor, order: Tensor) -> Tensor:
+def _all_shifts(active: Active, areas: Tensor, order: Tensor) -> Tensor:
     """Overlaps under the shifts 1 … n − 1 along ``order``: float32 [n − 1, U, K]."""
     n, units, concepts = active.samples, active.units, areas.shape[2]
-    place = torch.empty_like(order).index_put_((order,), torch.arange(n))  # of each sample in the order
-    step = max(1, _BYTES // (8 * n * (units + concepts)))
-    spectrum = torch.zeros(n // 2 + 1, units, concepts, dtype=torch.complex64)
-    for start in range(0, active.cells, step):
-        stop = min(start + step, active.cells)
-        inside = (active.cell >= start) & (active.cell < stop)
-        lit = torch.zeros(stop - start, units, n)
-        lit[active.cell[inside] - start, active.unit[inside], place[active.sample[inside]]] = 1.0
-        covered = areas[order, start:stop].permute(1, 2, 0)  # [cells, K, n]
-        a = torch.fft.rfft(lit).conj().permute(2, 1, 0)
-        s = torch.fft.rfft(covered).permute(2, 0, 1)
-        spectrum += torch.bmm(a.resolve_conj(), s)
-    shifted: Tensor = torch.fft.irfft(spectrum, n=n, dim=0)[1:].clamp(min=0)
+    step = max(1, min(active.cells, _CELLS, BLOCK // (4 * n)))
+    some = max(1, min(units, BLOCK // (4 * n * step)))
+    blocks = active.blocks(order, step, some)
+    spectrum = torch.zeros(n // 2 + 1, units, 2 * concepts)
+    for cells in range(0, active.cells, step):
+        covered = _spectrum(areas[:, cells : cells + step][order].flatten(1))
+        paired = _conjugate_products(covered.reshape(len(covered), -1, concepts))  # [F, 2 * cells, 2 * K]
+        for start in range(0, units, some):
+            a = torch.view_as_real(_spectrum(next(blocks))).reshape(len(spectrum), -1, paired.shape[1])
+            spectrum[:, start : start + some] += torch.bmm(a, paired)
+    whole = torch.view_as_complex(spectrum.reshape(-1, units, concepts, 2))
+    shifted: Tensor = torch.fft.irfft(whole, n=n, dim=0)[1:].clamp_(min=0)
     return shifted
+
+
+def _spectrum(rows: Tensor) -> Tensor:
+    """Fourier transforms of float32 columns [n, M] along the samples: complex64 [n // 2 + 1, M]."""
+    return torch.from_numpy(scipy.fft.rfft(rows.numpy(), axis=0))
+
+
+def _conjugate_products(covered: Tensor) -> Tensor:
+    """Real matrices [F, 2 * cells, 2 * K] whose products with (real, imaginary) pairs a are conj(a) · covered [F, cells, K]."""
+    turned = torch.stack([covered, -1j * covered], 2)  # rows of the real and of the imaginary part of a
+    return torch.view_as_real(turned).flatten(1, 2).flatten(2)
 
 
 def p_values(observed: Tensor, null: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .chance import ActiveCells, overlaps, p_values, shuffled_overlaps
+from .active import Active
+from .chance import p_values, shuffled_overlaps
 from .overlap import iou
 
 _NULL_BYTES = 128 * 2**20  # of shuffled overlaps held at once
@@ -26,8 +27,8 @@ class Comparison:
         """An empty table; ``floors`` float64 [K], the least excess of a finding for each concept."""
         concepts = len(floors)
         self._floors = floors.float()
-        self.overlap, self.iou, self.null_iou, self.null_95 = (
-            torch.zeros(units, concepts, dtype=torch.float64) for _ in range(4)
+        self.overlap, self.iou, self.null_iou, self.null_95, self.null_sd = (
+            torch.zeros(units, concepts, dtype=torch.float64) for _ in range(5)
         )
         self.p = torch.ones(units, concepts, dtype=torch.float64)
         self.area = torch.zeros(concepts, dtype=torch.float64)
@@ -35,7 +36,7 @@ class Comparison:
 
     def add(
         self,
-        active: ActiveCells,
+        active: Active,
         areas: Tensor,
         columns: slice,
         tested: Tensor,
@@ -49,10 +50,10 @@ class Comparison:
         step = max(1, _NULL_BYTES // (4 * rows * areas.shape[2]))
         first = not self._best
         for place, start in enumerate(range(0, active.units, step)):
-            units = torch.arange(start, min(start + step, active.units))
-            chosen = active.select(units)
+            stop = min(start + step, active.units)
+            chosen = active.select(start, stop)
             null = shuffled_overlaps(chosen, areas, rng=rng(), draws=draws)
-            best = self._take(chosen, areas, null, slice(start, start + len(units)), columns, tested)
+            best = self._take(chosen, areas, null, slice(start, stop), columns, tested)
             if first:
                 self._best.append(best)
             else:
@@ -63,11 +64,11 @@ class Comparison:
                 )
 
     def _take(
-        self, active: ActiveCells, areas: Tensor, null: Tensor, rows: slice, columns: slice, tested: Tensor
+        self, active: Active, areas: Tensor, null: Tensor, rows: slice, columns: slice, tested: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Fill one block of the tables; the greatest excess of every shuffle in floors, and its concept, [P, U] each."""
         area, count = self.area[columns], active.count()
-        observed = overlaps(active, areas)
+        observed = active.overlaps(areas)
         self.overlap[rows, columns] = observed
         self.iou[rows, columns] = iou(observed, count, area)
         self.p[rows, columns] = p_values(observed, null)
@@ -76,16 +77,20 @@ class Comparison:
         null = null / (count[:, None] + area.float() - null).clamp(min=1e-20)
         mean = null.mean(0)
         self.null_iou[rows, columns] = mean.double()
+        self.null_sd[rows, columns] = null.std(0, correction=0).double()
         self.null_95[rows, columns] = null.kthvalue(max(1, -(-len(null) * 19 // 20)), dim=0).values.double()
         strength = torch.where(tested[columns], (null - mean) / self._floors[columns], -1.0)
         best = strength.max(2)
         return best.values, best.indices + columns.start
 
-    def chance(self) -> Tensor:
-        """How many units the floors label with each concept when samples are shuffled, on average: float64 [K]."""
-        total = torch.zeros(len(self.area), dtype=torch.float64)
+    def chance(self) -> tuple[Tensor, Tensor]:
+        """How many units the floors label with each concept when samples are shuffled: float64 [K] mean and 95 % point.
+
+        A shuffle is the same for all units, so that their counts in one shuffle belong together.
+        """
+        draws = len(self._best[0][0]) if self._best else 0
+        counts = torch.zeros(max(draws, 1), len(self.area), dtype=torch.float64)
         for strength, concept in self._best:
-            if len(strength):
-                passed = concept[strength >= 1.0]
-                total += torch.bincount(passed, minlength=len(total)).double() / len(strength)
-        return total
+            passed = strength >= 1.0
+            counts.index_put_((passed.nonzero()[:, 0], concept[passed]), counts.new_ones(()), accumulate=True)
+        return counts.mean(0), counts.kthvalue(-(-len(counts) * 19 // 20), dim=0).values

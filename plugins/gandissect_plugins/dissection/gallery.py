@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from gandissect.blocks import Bar1, Card, Gallery, Pixels, Trust, to_uint8
 from gandissect.session import Session
 
-from .causal import Effect
+from .causal import CausalTests, Role, UnitCause
+from .causal.words import percent
 from .dissect import Dissection, LayerTable, UnitLabel
-from .effects import CausalTests
 
 DIM = 0.25  # brightness of what is outside the active region
 _WEAK_CARDS = 8  # best labels that did not pass, shown when little was found
@@ -42,10 +42,7 @@ def unit_gallery(session: Session, result: Dissection, tests: CausalTests, *, ca
     images = _images(session, needed)
     names = {index: session.sample_name(index) for index in needed}
     full = max([row.iou for row in rows] + [1e-6])
-    made = tuple(
-        _card(row, result, samples[row], images, tests.units.get((row.layer, row.unit)), min(1.0, full), names)
-        for row in rows
-    )
+    made = tuple(_card(row, result, samples[row], images, tests, min(1.0, full), names) for row in rows)
     alt = f"{len(made)} units with the samples that excite them most; the region above the unit's threshold is lit."
     return Gallery(
         made, alt, caption="Samples that excite each unit most; outside its active region they are dimmed to 25 %."
@@ -77,25 +74,28 @@ def lit_region(table: LayerTable, unit: int, sample: int, size: tuple[int, int])
 
 
 def _card(
-    row: UnitLabel, result: Dissection, samples: Sequence[int], images: dict[int, Tensor], effect: Effect | None, full: float,
+    row: UnitLabel, result: Dissection, samples: Sequence[int], images: dict[int, Tensor], tests: CausalTests, full: float,
     names: dict[int, str],
 ) -> Card:  # fmt: skip
+    cause, role = tests.cause(row.layer, row.unit), tests.roles.get((row.layer, row.unit))
     table = result.table(row.layer)
     category = next(concept.category for concept in result.concepts if concept.name == row.concept)
     bars = [_bar(row, full)]
     sort = {"IoU": row.iou, "excess over chance": row.excess, "correlation": row.correlation}
-    if effect is not None:
-        bars.append(Bar1("area removed", max(0.0, effect.removed), 1.0))
-        sort["area removed"] = effect.removed
+    facets = {"layer": row.layer, "concept": row.concept, "category": category, "found by": _test(row)}
+    if cause is not None and role is not None:
+        bars.append(Bar1("area removed", max(0.0, cause.ablation.value), 1.0))
+        sort["area removed"] = cause.ablation.value
+        facets["role"] = str(role)
     return Card(
         key=f"{row.layer}/{row.unit}",
         title=f"{row.layer} · {row.unit}",
         images=_strip(table, row.unit, samples, images),
         label=row.concept,
         bars=tuple(bars),
-        facts=_facts(row, result, effect),
+        facts=_facts(row, result, cause, role),
         sort=sort,
-        facets={"layer": row.layer, "concept": row.concept, "category": category, "found by": _test(row)},
+        facets=facets,
         trust=_trust(row, result),
         image_labels=tuple(_image_label(table, row.unit, sample, names[sample]) for sample in samples),
     )
@@ -141,7 +141,9 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def _facts(row: UnitLabel, result: Dissection, effect: Effect | None) -> tuple[tuple[str, str], ...]:
+def _facts(
+    row: UnitLabel, result: Dissection, cause: UnitCause | None, role: Role | None
+) -> tuple[tuple[str, str], ...]:
     facts = [
         ("threshold", f"{row.threshold:.4g} (exceeded by {100 * result.quantile:g} % of cells)"),
         ("IoU", f"{row.iou:.3f}; by chance {row.null_iou:.3f}, 95 % below {row.null_95:.3f}"),
@@ -150,23 +152,9 @@ def _facts(row: UnitLabel, result: Dissection, effect: Effect | None) -> tuple[t
         ("correlation", f"{row.correlation:.2f}; position alone {row.position_correlation:.2f}"),
         ("p, q", f"{row.p:.2g}, {row.q:.2g}"),
     ]
-    if effect is not None:
-        facts.append(("switched off alone", f"removes {percent(effect)} of {row.concept} area"))
+    if cause is not None:
+        facts.append(("role", str(role)))
+        facts.append(("switched off alone", f"removes {percent(cause.ablation.effect)} of {row.concept} area"))
+        if cause.insertion is not None:
+            facts.append(("switched on alone", f"adds {percent(cause.insertion.effect)} of the usual {row.concept}"))
     return tuple(facts)
-
-
-def percent(effect: Effect) -> str:
-    """ "71 % (CI 66–75)" of an effect."""
-    if np.isnan(effect.removed):
-        return "nothing measurable"
-    return f"{whole(effect.removed)} % (CI {whole(effect.low)} to {whole(effect.high)})"
-
-
-def between(effect: Effect) -> str:
-    """ "0.66 to 0.75", the interval of an effect as parts of the area."""
-    return f"{effect.low:.2f} to {effect.high:.2f}".replace("-", "−")
-
-
-def whole(part: float) -> str:
-    """A rounded percentage with a minus sign, never "-0"."""
-    return f"{round(100 * part) + 0:d}".replace("-", "−")

@@ -7,16 +7,19 @@ iou(overlaps(cells, areas), cells.count(), areas.sum((0, 1)))
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gandissect.paired import BitsResult
 from gandissect.reducers import TailResult
+from gandissect.streams import pooled
 
-from .chance import ActiveCells
+from .active import ActiveCells
 
+_CONCEPT_BYTES = 128 * 2**20  # of cell areas held at once
 _CHUNK = 8  # samples unpacked at a time: small enough to stay in the cache
 
 
@@ -26,9 +29,13 @@ def above_threshold(tail: TailResult, quantile: float, *, samples: int, cells: i
     Bau et al. 2019 (GAN Dissection), eq. 1: the threshold is exceeded by the fraction ``quantile`` of a unit's cells.
     """
     level = tail.level(quantile)
+    return level, above(tail, level, samples=samples, cells=cells)
+
+
+def above(tail: TailResult, level: Tensor, *, samples: int, cells: int) -> ActiveCells:
+    """The kept cells that are strictly above each unit's level, float64 [U]."""
     unit, entry = (tail.values.double() > level[:, None]).nonzero(as_tuple=True)
-    chosen = ActiveCells(unit, tail.samples[unit, entry], tail.cells[unit, entry], len(level), samples, cells)
-    return level, chosen
+    return ActiveCells(len(level), samples, cells, unit.int(), tail.samples[unit, entry], tail.cells[unit, entry])
 
 
 def cell_areas(masks: BitsResult, height: int, width: int, concepts: slice = slice(None)) -> Tensor:
@@ -36,11 +43,36 @@ def cell_areas(masks: BitsResult, height: int, width: int, concepts: slice = sli
     count = len(range(*concepts.indices(masks.shape[0])))
     areas = torch.empty(len(masks), height * width, count)
     for start in range(0, len(masks), _CHUNK):
-        chosen = masks.unpack(start, start + _CHUNK)[:, concepts].float()
-        whole = chosen.shape[2:] == (height, width)
-        pooled = chosen if whole else F.adaptive_avg_pool2d(chosen, (height, width))
-        areas[start : start + _CHUNK] = pooled.flatten(2).transpose(1, 2)
+        chosen = masks.unpack(start, start + _CHUNK)[:, concepts]
+        areas[start : start + _CHUNK] = pooled(chosen, height, width).flatten(2).transpose(1, 2)
     return areas
+
+
+def area_columns(masks: BitsResult, height: int, width: int, samples: int) -> Iterator[tuple[slice, Tensor]]:
+    """The areas of the first ``samples`` on a grid, as many concepts at a time as memory allows: (columns, as above)."""
+    first = BitsResult(masks.rows[:samples], masks.shape)
+    concepts = masks.shape[0]
+    step = max(1, _CONCEPT_BYTES // (4 * samples * height * width))
+    for start in range(0, concepts, step):
+        columns = slice(start, min(start + step, concepts))
+        yield columns, cell_areas(first, height, width, columns)
+
+
+class GridAreas:
+    """Concept areas on the grids of layers, made once where memory allows."""
+
+    def __init__(self, masks: BitsResult) -> None:
+        self.masks = masks
+        self._known: dict[tuple[int, int, int], list[tuple[slice, Tensor]]] = {}
+        self._left = _CONCEPT_BYTES
+
+    def columns(self, height: int, width: int, samples: int) -> Iterator[tuple[slice, Tensor]]:
+        """See :func:`area_columns`."""
+        grid, size = (height, width, samples), 4 * samples * height * width * self.masks.shape[0]
+        if grid not in self._known and size <= self._left:
+            self._left -= size
+            self._known[grid] = list(area_columns(self.masks, height, width, samples))
+        return iter(self._known[grid]) if grid in self._known else area_columns(self.masks, height, width, samples)
 
 
 def presence(masks: BitsResult) -> Tensor:
@@ -68,6 +100,6 @@ def iou(overlap: Tensor, active: Tensor, area: Tensor) -> Tensor:
 
 def active_with_category(active: ActiveCells, present: Tensor) -> Tensor:
     """|A| within the samples that hold any concept of the same category: int64 [U, K] from bool ``present`` [n, K]."""
-    per_sample = torch.zeros(active.units, active.samples, dtype=torch.float64)
-    per_sample.index_put_((active.unit, active.sample), torch.tensor(1.0, dtype=torch.float64), accumulate=True)
+    place = active.unit.long() * active.samples + active.sample
+    per_sample = torch.bincount(place, minlength=active.units * active.samples).double().reshape(active.units, -1)
     return (per_sample @ present.double()).long()

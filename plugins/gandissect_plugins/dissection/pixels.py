@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gandissect.paired import BitsResult, BitsSpec
 from gandissect.reducers import Reducer, State
 from gandissect.session import Session, Want
 from gandissect.streams import Activations, Masks
 from gandissect.tap import as_map
 
+from .blocks import Grid, PixelTable, block_counts, map_counts
+from .evidence import Plan
+from .levels import information_quality
 from .overlap import iou
 
 if TYPE_CHECKING:
@@ -27,14 +31,9 @@ if TYPE_CHECKING:
 
 
 class PixelCounts(Reducer):
-    """Pixels where units are above their level and concepts are present, exact integers.
+    """Counts a :class:`~.blocks.PixelTable` from whole maps: any size of map and image, any level."""
 
-    Attributes:
-        overlap: int64 [U, K], active pixels that have the concept.
-        active_in: int64 [U, K], active pixels in samples that hold any concept of the same group.
-        active: int64 [U].
-        area: int64 [K].
-    """
+    exact: ClassVar[bool] = True
 
     def __init__(self, level: Tensor, groups: Tensor) -> None:
         """Levels float64 [U]; ``groups`` bool [K, K], which concepts are of one category."""
@@ -49,6 +48,13 @@ class PixelCounts(Reducer):
         maps, masks = as_map(streams[0].detach()), streams[1]
         present = (masks.flatten(2).any(2).float() @ self._groups.float()) > 0
         self.area += masks.sum((0, 2, 3))
+        grid = Grid.under(masks.shape[2:], maps.shape[2:])
+        if grid is not None:
+            shared, active = map_counts(maps, self._level, masks, grid)  # int64 [N, U, K] and [N, U]
+            self.overlap += shared.sum(0)
+            self.active += active.sum(0)
+            self.active_in += (active.double().T @ present.double()).long()
+            return
         for row, mask, held in zip(maps, masks, present, strict=True):
             self._one(row, mask.flatten(1), held, (int(mask.shape[1]), int(mask.shape[2])))
 
@@ -78,8 +84,8 @@ class PixelCounts(Reducer):
         self.overlap, self.active_in = state["overlap"].clone(), state["active_in"].clone()
         self.active, self.area = state["active"].clone(), state["area"].clone()
 
-    def result(self) -> PixelCounts:
-        return self
+    def result(self) -> PixelTable:
+        return PixelTable(self.overlap, self.active_in, self.active, self.area)
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,16 @@ class PixelSpec:
         return PixelCounts(torch.tensor(self.levels, dtype=torch.float64), torch.tensor(self.groups))
 
 
-def at_image_resolution(session: Session, result: Dissection) -> Dissection:
-    """The same dissection with IoU counted at the image's resolution, from one more pass over the samples.
+def at_image_resolution(session: Session, result: Dissection, plan: Plan) -> Dissection:
+    """The same dissection with IoU counted at the image's resolution: from kept neighbours, else from one more pass.
 
     The null and its test are those of the layer's grid; the null's mean and 95 % point are scaled by the same factor as the IoU.
     """
     categories = [concept.category for concept in result.concepts]
     groups = tuple(tuple(a == b for b in categories) for a in categories)
+    masks = cast(BitsResult, session[Want((Masks(),), BitsSpec(), result.n)])
+    if plan.around:
+        return replace(result, layers=tuple(_kept(table, masks, torch.tensor(groups)) for table in result.layers))
     wants = {
         table.layer.name: Want(
             (Activations(table.layer.name), Masks()), PixelSpec(tuple(table.threshold.tolist()), groups), result.n
@@ -107,18 +116,33 @@ def at_image_resolution(session: Session, result: Dissection) -> Dissection:
         for table in result.layers
     }
     session.prepare(wants.values())
-    tables = [_refined(table, cast(PixelCounts, session[wants[table.layer.name]])) for table in result.layers]
+    tables = [
+        _refined(table, cast(PixelTable, session[wants[table.layer.name]]), masks.shape) for table in result.layers
+    ]
     return replace(result, layers=tuple(tables))
 
 
-def _refined(table: LayerTable, counts: PixelCounts) -> LayerTable:
+def _kept(table: LayerTable, masks: BitsResult, groups: Tensor) -> LayerTable:
+    grid = Grid.under(masks.shape[1:], (table.layer.height, table.layer.width))
+    if grid is None:
+        raise ValueError(f"masks of {masks.shape[1:]} pixels do not divide into the cells of {table.layer.name}")
+    return _refined(table, block_counts(table.tail, table.threshold, masks, grid, groups), masks.shape)
+
+
+def _refined(table: LayerTable, counts: PixelTable, shape: tuple[int, ...]) -> LayerTable:
     fine = iou(counts.overlap, counts.active, counts.area)
     scale = torch.where(table.iou > 0, fine / table.iou.clamp(min=1e-20), 1.0)
+    pixels = max(table.tail.count // (table.layer.height * table.layer.width), 1) * shape[1] * shape[2]
+    active = counts.active.double() / pixels
+    quality = information_quality(counts.overlap.double() / pixels, counts.area.double() / pixels, active[:, None])
     return replace(
         table,
         active=counts.active,
+        fraction=active,
+        iqr=quality.iqr,
         iou=fine,
         iou_in_category=iou(counts.overlap, counts.active_in, counts.area),
         null_iou=table.null_iou * scale,
         null_95=table.null_95 * scale,
+        null_sd=table.null_sd * scale,
     )

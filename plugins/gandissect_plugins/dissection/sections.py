@@ -1,4 +1,4 @@
-"""The sections of a dissection: overview, units, matrix, causality.
+"""The sections of a dissection: overview, units.
 
 yield overview(result, tests)
 """
@@ -8,28 +8,23 @@ from __future__ import annotations
 import numpy as np
 
 from gandissect.blocks import (
-    Bar,
     Block,
     Cell,
-    Compare,
     Data,
     Finding,
     Gallery,
-    Heatmap,
-    ImageGrid,
     Json,
+    Multiples,
     Section,
-    Series,
     Table,
     Text,
     Trust,
-    to_uint8,
 )  # fmt: skip
 
-from .dissect import Dissection, UnitLabel
-from .effects import RANDOM_SETS, CausalTests, ConceptTest
+from .causal import CausalTests
+from .causal.words import percent, units_of, whole
+from .dissect import Dissection
 from .floors import CONTRAST_FLOOR, CORRELATION_FLOOR, FLOOR, LEAST_CELLS
-from .gallery import between, percent, shown_units, whole
 
 MEANING = f"""A unit is *active* where its output exceeds a threshold that a fixed fraction of all its cells exceed; the
 threshold is exact. A unit follows a concept when the active cells and the concept's area overlap:
@@ -100,22 +95,16 @@ def _findings(result: Dissection, tests: CausalTests) -> list[Finding]:
         text = f"{count} of {result.units} units {'follow' if count > 1 else 'follows'} {name}"
         test = tests.of(name)
         if test is not None and test.causal:
-            text += (
-                f": switching off {_units(len(test.units))} of {test.layer} removes {percent(test.effect)} of its area"
-            )
+            text += f": switching off {units_of(len(test.units))} of {test.layer} removes {percent(test.effect)} of its area"
             text += f", random units {whole(test.random)} %"
         elif test is not None:
-            text += f", but switching off {_units(len(test.units))} of {test.layer} removes no more of it than random units do"
+            text += f", but switching off {units_of(len(test.units))} of {test.layer} removes no more of it than random units do"
         worst = max(row.p for row in result.found() if row.concept == name)
         label = f"p {'< 0.001' if worst < 0.001 else f'≤ {worst:.3f}'} · FDR {100 * result.fdr:.0f} %"
         tested = f"overlap against {result.draws} shuffles of the samples"
         weight = (0.9 if test is not None and test.causal else 0.6) - 0.05 * rank
         findings.append(Finding(f"{text}; chance explains {few(by_chance)} of them.", Trust(label, tested), weight))
     return findings
-
-
-def _units(count: int) -> str:
-    return f"{count} unit{'s' if count != 1 else ''}"
 
 
 def _counts_table(result: Dissection) -> Table:
@@ -127,39 +116,68 @@ def _counts_table(result: Dissection) -> Table:
         size = f"{table.layer.channels}×{table.layer.height}×{table.layer.width}"
         rows.append([table.layer.name, size, sum(named.values()), round(float(table.chance.sum()), 2), words])
     columns = ("layer", "size", "units found", "by chance", "concepts")
-    return Table(columns, rows, caption=f"Units found per layer, n = {result.n}.")
+    return Table(columns, rows, caption=f"Units found per layer, n = {result.n}. {_counting(result)}")
 
 
-def _histograms(result: Dissection) -> list[Block]:
-    """For each layer with findings: units per concept, and how many chance gives."""
-    names = [concept.name for concept in result.concepts]
-    blocks: list[Block] = []
-    for table in result.layers:
-        counts = result.layer_concepts()[table.layer.name]
-        if not counts:
-            continue
-        shown = list(counts)[:8]
-        found = Series("units found", shown, [float(counts[name]) for name in shown])
-        null = Series(
-            "shuffled samples", shown, [float(table.chance[names.index(name)]) for name in shown], role="null"
+def _counting(result: Dissection) -> str:
+    """How levels were chosen and overlaps counted, and what the literature's rule would say."""
+    if result.levels == "fixed":
+        rule = f"A unit is active above the level that {percent_of(result.quantile)} of its cells exceed"
+    elif result.levels == "iqr":
+        rule = "A unit is active above the level at which it tells most about a concept (information quality ratio)"
+    else:
+        rule = f"A unit is active in that fraction of its cells, of {result.levels}, at which it tells most about a concept"
+    grid = "on the layer's grid" if result.resolution == "cell" else "at the image's resolution, bilinearly"
+    null = f" Chance is measured with the masks of the first {result.shuffled}." if result.shuffled < result.n else ""
+    passed, by_position = result.literature
+    return (
+        f"{rule}; overlaps are counted {grid}.{null} The rule of the literature, IoU > {FLOOR:g}, would pass {passed} units, "
+        f"{by_position} of them by where and how often concepts are alone."
+    )
+
+
+def _histograms(result: Dissection, most: int = 18) -> list[Block]:
+    """One figure: for each layer the units per concept, beside what shuffled samples give, concepts by category."""
+    found = result.ranking()
+    if not found:
+        return []
+    places = {concept.name: k for k, concept in enumerate(result.concepts)}
+    category = {concept.name: concept.category for concept in result.concepts}
+    order = list(dict.fromkeys(category[name] for name, _ in found))
+    shown = sorted((name for name, _ in found[:most]), key=lambda name: order.index(category[name]))
+    counts, columns = result.layer_concepts(), [places[name] for name in shown]
+    tables = result.layers
+    values = np.array([[counts[table.layer.name].get(name, 0) for name in shown] for table in tables], float)
+    top, (layer, most_units) = (
+        found[0],
+        max(((name, sum(named.values())) for name, named in counts.items()), key=lambda item: item[1]),
+    )
+    alt = f"Units per concept in {len(tables)} layers by depth: {top[0]} has {top[1]}; {layer} has most, {most_units}."
+    left = f" The first {len(shown)} of {len(found)} concepts." if len(shown) < len(found) else ""
+    return [
+        Multiples(
+            tuple(f"{table.layer.name} ({len(table.label)} units)" for table in tables), tuple(shown),
+            tuple(category[name] for name in shown), values,
+            np.stack([table.chance[columns].numpy() for table in tables]),
+            np.stack([table.chance_95[columns].numpy() for table in tables]),
+            "units", "shuffled samples: mean to 95 % point", alt,
+            caption=f"Units found per concept, layers from the latent to the image; colours are categories.{left}",
         )
-        top = f"{shown[0]} {counts[shown[0]]}"
-        alt = f"Units of {table.layer.name} per concept: most is {top}, of {sum(counts.values())} found."
-        blocks.append(
-            Bar((found, null), "concept", "units", alt, caption=f"{table.layer.name}", horizontal=len(shown) > 6)
-        )
-    return blocks
+    ]  # fmt: skip
 
 
-def _absent(result: Dissection) -> str:
-    names = [
+def absent_names(result: Dissection) -> list[str]:
+    """Concepts of which there is too little to say anything, places left aside."""
+    return [
         concept.name
         for concept, tested in zip(result.concepts, result.tested.tolist(), strict=True)
         if not tested and not concept.spatial
     ]
-    if not names:
-        return ""
-    return f"Absent from these samples, so nothing is said about them: {', '.join(names)}."
+
+
+def _absent(result: Dissection) -> str:
+    names = absent_names(result)
+    return f"Absent from these samples, so nothing is said about them: {', '.join(names)}." if names else ""
 
 
 def _too_large(result: Dissection) -> str:
@@ -181,123 +199,3 @@ def units_section(result: Dissection, gallery: Gallery) -> Section:
     found = len(result.found())
     summary = f"{len(gallery.cards)} units are shown; {found} passed the test."
     return Section("Units", gallery, summary=summary, meaning=meaning())
-
-
-def matrix(result: Dissection, rows: int = 40, columns: int = 24) -> Section | None:
-    """IoU of the best units with the concepts that any of them overlaps."""
-    chosen = result.labels()[:rows]
-    if not chosen:
-        return None
-    chosen.sort(key=lambda row: (row.concept, -row.strength))
-    iou = np.stack([result.table(row.layer).iou[row.unit].numpy() for row in chosen])
-    null = np.stack([result.table(row.layer).null_iou[row.unit].numpy() for row in chosen])
-    score = np.where(result.tested.numpy(), (iou - null).max(0), -1.0)
-    places = [int(k) for k in np.argsort(-score, kind="stable")[:columns] if score[k] > 0]
-    names = [result.concepts[k].name for k in places]
-    cards = {f"{row.layer}/{row.unit}" for row in shown_units(result, 10_000)}
-    keys = [f"{row.layer}/{row.unit}" for row in chosen]
-    best = max(chosen, key=lambda row: row.iou)
-    largest = f"{best.iou:.2f}, {best.layer} {best.unit} with {best.concept}"
-    alt = f"IoU of {len(chosen)} units with {len(names)} concepts; largest {largest}."
-    block = Heatmap(
-        iou[:, places], tuple(f"{row.layer} · {row.unit}" for row in chosen), tuple(names), alt, unit="IoU",
-        row_links=tuple(key if key in cards else "" for key in keys), caption="Rows are grouped by the unit's own concept.",
-    )  # fmt: skip
-    summary = f"The largest IoU is {best.iou:.2f}: {best.layer} · {best.unit} with {best.concept}."
-    return Section("Units by concepts", block, summary=summary, meaning=meaning())
-
-
-CAUSAL_MEANING = f"""The units are set to zero everywhere, x(1 − a) + r·a with r = 0, in the same samples, and the area of
-every concept is measured again by the same segmenter. The interval is a 95 % bootstrap over samples, before and after
-paired. Beside it, {RANDOM_SETS} random sets of as many units of the same layer are switched off: units are called
-causal when they remove more than those (interval above 0) and at least 5 % of the concept. A unit that follows a
-concept without feeding the image removes nothing. Switching units off can also push a layer outside what the rest of
-the network has seen, so look at the images and at the side effect."""
-
-
-def causality(result: Dissection, tests: CausalTests) -> Section:
-    """What switching units off removes, with pictures."""
-    rows = [_test_row(test) for test in tests.concepts]
-    columns = (
-        "concept", "layer", "units", "chosen by", "area removed", "95 % interval", "random units remove", "beyond random",
-        "largest side effect", "verdict",
-    )  # fmt: skip
-    blocks: list[Block] = []
-    strongest = sorted(tests.concepts, key=lambda test: (not test.causal, -_or_zero(test.effect.removed)))
-    if strongest:
-        blocks.append(_compare(strongest[0]))
-        blocks += [_before_after(strongest[:5])] if len(strongest) > 1 else []
-        caption = f"Measured in {len(tests.samples)} samples that were chosen to hold the concepts."
-        blocks.append(Table(columns, rows, caption=caption))
-    if tests.units:
-        blocks.append(_single_table(result, tests))
-    causal = [test for test in strongest if test.causal]
-    if causal:
-        first = causal[0]
-        summary = (
-            f"Switching off {_units(len(first.units))} of {first.layer} removes {percent(first.effect)} of {first.concept} area; "
-            f"{len(causal)} of {len(strongest)} tested concepts have causal units."
-        )
-    else:
-        summary = f"None of {len(strongest)} tested sets of units removes its concept beyond random units."
-    return Section("What units cause", *blocks, summary=summary, meaning=CAUSAL_MEANING)
-
-
-def _or_zero(value: float) -> float:
-    return 0.0 if np.isnan(value) else value
-
-
-def _test_row(test: ConceptTest) -> list[Cell]:
-    side, change = test.ablation.side_effect()
-    return [
-        test.concept,
-        test.layer,
-        ", ".join(map(str, test.units)),
-        test.chosen_by,
-        test.effect.removed,
-        between(test.effect),
-        test.random,
-        between(test.beyond),
-        f"{side} {'+' if change > 0 else '−'}{abs(100 * change):.1f} % of the image",
-        test.verdict,
-    ]
-
-
-def _single_table(result: Dissection, tests: CausalTests) -> Table:
-    labels: dict[tuple[str, int], UnitLabel] = {(row.layer, row.unit): row for row in result.found()}
-    rows: list[list[Cell]] = []
-    for (layer, unit), effect in tests.units.items():
-        row, interval = labels[layer, unit], between(effect)
-        rows.append([f"{layer} · {unit}", row.concept, row.iou, row.correlation, effect.removed, interval])
-    columns = ("unit", "concept", "IoU", "correlation", "area removed", "95 % interval")
-    return Table(columns, rows, caption="Single units switched off, one at a time.")
-
-
-def _chosen(test: ConceptTest, count: int = 8) -> list[int]:
-    """Places of the samples with most of the concept before."""
-    k = test.ablation.concepts.index(test.concept)
-    return [int(place) for place in test.ablation.before[:, k].argsort(descending=True, stable=True)[:count]]
-
-
-def _compare(test: ConceptTest) -> Compare:
-    places = _chosen(test)
-    labels = tuple(f"sample {test.ablation.indices[place]}" for place in places)
-    change = f"{percent(test.effect)} of {test.concept} area is gone"
-    alt = f"Samples before and after {_units(len(test.units))} of {test.layer} are switched off: {change}."
-    caption = f"{test.concept}: {test.layer}, units {', '.join(map(str, test.units))}."
-    return Compare(
-        to_uint8(test.ablation.images_before[places]), to_uint8(test.ablation.images_after[places]), alt,
-        after_label=f"without {test.concept} units", labels=labels, caption=caption,
-    )  # fmt: skip
-
-
-def _before_after(tests: list[ConceptTest]) -> ImageGrid:
-    """Two rows for each concept: before and after."""
-    count = min(8, *(len(test.ablation.indices) for test in tests))
-    rows, labels = [], []
-    for test in tests:
-        places = _chosen(test, count)
-        rows += [to_uint8(test.ablation.images_before[places]), to_uint8(test.ablation.images_after[places])]
-        labels += [f"{test.concept}: before", f"{test.concept}: {percent(test.effect)} removed"]
-    alt = f"Before and after the units of {', '.join(test.concept for test in tests)} are switched off."
-    return ImageGrid(np.concatenate(rows), alt, columns=count, row_labels=tuple(labels))

@@ -21,6 +21,7 @@ from .edges import box, gradients
 CLUSTERS = 6
 POINTS = 12_000
 ROUNDS = 25
+WIDTH = 0.1  # of a cluster, in the units of the descriptors, for soft scores
 APART = 0.25  # least distance of two starts; images with less contrast than this have fewer clusters, or one
 OPPONENT = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]])  # light, red–green, yellow–blue
 
@@ -28,10 +29,12 @@ OPPONENT = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -
 def descriptors(images: Tensor) -> Tensor:
     """Local lightness, two opponent colours (0 on grey images) and gradient strength: float [N, 4, H, W]."""
     rgb = images[:, :3].float().clamp(-1, 1)
-    opponent = F.conv2d(rgb.expand(-1, 3, -1, -1) if rgb.shape[1] == 1 else rgb, OPPONENT[:, :, None, None])
+    opponent = F.conv2d(
+        rgb.expand(-1, 3, -1, -1) if rgb.shape[1] == 1 else rgb, OPPONENT[:, :, None, None].to(rgb.device)
+    )
     energy = gradients(luminance(images.float())).square().sum(1, keepdim=True)
     means = box(torch.cat([opponent, energy], 1), 1)
-    return torch.cat([means[:, :3], 4 * means[:, 3:].clamp(min=0).sqrt()], 1)
+    return torch.cat([means[:, :3], 4 * means[:, 3:].clamp(min=1e-12).sqrt()], 1)
 
 
 class Clusters(Segmenter):
@@ -67,10 +70,18 @@ class Clusters(Segmenter):
         """bool [N, K, H, W]: each pixel in the nearest cluster; nothing before :meth:`fitted`."""
         if self._centres is None:
             return torch.zeros(len(images), len(self._names), *images.shape[2:], dtype=torch.bool)
-        # |x − c|² without |x|², which is the same for all clusters: one 1×1 convolution.
-        offset = -0.5 * self._centres.square().sum(1)
-        likeness = F.conv2d(descriptors(images), self._centres[:, :, None, None], offset)
+        likeness = _likeness(images, self._centres)
         return likeness == likeness.amax(1, keepdim=True)
+
+    def soft(self, images: Tensor) -> Tensor | None:
+        """float32 [N, K, H, W]: how likely each cluster is under Gaussians of width ``WIDTH``; None before :meth:`fitted`."""
+        return None if self._centres is None else (_likeness(images, self._centres) / WIDTH**2).softmax(1)
+
+
+def _likeness(images: Tensor, centres: Tensor) -> Tensor:
+    """−½|x − c|² without |x|², which is the same for all clusters: float [N, K, H, W] by one 1×1 convolution."""
+    centres = centres.to(images.device)
+    return F.conv2d(descriptors(images), centres[:, :, None, None], -0.5 * centres.square().sum(1))
 
 
 def kmeans(points: Tensor, k: int) -> tuple[Tensor, Tensor]:

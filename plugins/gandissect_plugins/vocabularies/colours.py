@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
+from torch.nn import functional as F
 
 from gandissect.concepts import Concept, Segmenter
 
@@ -28,6 +30,7 @@ _BROWN_ORANGE, _BROWN_YELLOW, _BROWN_RED = 57.5, 45.4, 27.9  # L below which ora
 _WEAK = 47.5  # C below which a dark red is brown and a light red is pink
 _PINK_RED, _DEEP_PINK = 57.5, 45.4  # L above which a weak red is pink, and below which pink is purple or red
 _STEPS = 32  # colours per channel in the table
+_BORDER = 1.5  # cells of the table over which a soft score goes from 0.5 to 0.73
 
 
 def rgb_to_lch(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,6 +97,43 @@ def _light_table() -> Tensor:
     return torch.stack([light < 25, light > 75, chroma > 50, (chroma > 5) & (chroma < 20) & (light > 50)])
 
 
+def _soft_volume(inside: Tensor) -> Tensor:
+    """A score in 0..1 for every cell of the table, above 0.5 exactly inside: float32 [K, _STEPS, _STEPS, _STEPS].
+
+    The logistic function of the signed distance to the border of the region, in cells: smooth where the rule has corners and
+    where hue has no meaning, so that its slope is finite for every colour.
+
+    Args:
+        inside: bool [K, _STEPS³].
+    """
+    scores = []
+    for region in inside.reshape(-1, _STEPS, _STEPS, _STEPS).numpy():
+        if region.all() or not region.any():
+            scores.append(torch.full((_STEPS,) * 3, float(region.any())))
+            continue
+        distance = distance_transform_edt(region) - distance_transform_edt(~region)  # never 0: ±1 beside the border
+        scores.append(torch.sigmoid(torch.from_numpy(distance).float() / _BORDER))
+    return torch.stack(scores)
+
+
+def _soft_score(volume: Tensor, images: Tensor) -> Tensor:
+    """Scores between the cells of a table, linear in each channel and differentiable: float32 [N, K, H, W]."""
+    red, green, blue = images[:, :3].float().clamp(-1, 1).nan_to_num().expand(-1, 3, -1, -1).unbind(1)
+    places = torch.stack([blue, green, red], -1)[:, None]  # grid_sample counts the last dimension first
+    table = volume.to(images.device).expand(len(images), -1, -1, -1, -1)
+    return F.grid_sample(table, places, padding_mode="border", align_corners=True)[:, :, 0]
+
+
+@cache
+def _soft_colours() -> Tensor:
+    return _soft_volume(_colour_table() == torch.arange(len(COLOURS))[:, None])
+
+
+@cache
+def _soft_light() -> Tensor:
+    return _soft_volume(_light_table())
+
+
 def colour_name(rgb: Sequence[float]) -> str:
     """The basic colour term of one sRGB colour in 0..1."""
     return COLOURS[int(basic_colour(torch.tensor(list(rgb), dtype=torch.float32)[None])[0])]
@@ -125,6 +165,11 @@ class Colours(Segmenter):
         numbers = torch.tensor([COLOURS.index(name) for name in self._names], dtype=torch.uint8)
         return terms[:, None] == numbers[:, None, None]
 
+    def soft(self, images: Tensor) -> Tensor:
+        """float32 [N, 11, H, W] (3 when fitted to grey images): by the distance, in RGB, to the border of each term's region."""
+        rows = [COLOURS.index(name) for name in self._names]
+        return _soft_score(_soft_colours()[rows], images)
+
 
 class Light(Segmenter):
     """Dark and bright by CIELAB lightness, vivid and pale by chroma; a pixel may be none of them."""
@@ -146,3 +191,7 @@ class Light(Segmenter):
         """bool [N, 4, H, W] (2 when fitted to grey images)."""
         places, table = _places(images), _light_table()
         return torch.stack([table[row][places] for row in range(len(self._names))], 1)
+
+    def soft(self, images: Tensor) -> Tensor:
+        """float32 [N, 4, H, W] (2 when fitted to grey images): by the distance, in RGB, to the border of each region."""
+        return _soft_score(_soft_light()[: len(self._names)], images)

@@ -57,8 +57,13 @@ class MaskFolder(Segmenter):
 def _read(path: Path, height: int, width: int) -> Tensor:
     from PIL import Image
 
-    with Image.open(path) as picture:
-        mask = torch.from_numpy(np.asarray(picture.convert("L")) > 0)
+    try:
+        with Image.open(path) as picture:
+            mask = torch.from_numpy(np.asarray(picture.convert("L")) > 0)
+    except OSError as error:  # UnidentifiedImageError is one
+        raise UsageError(
+            f"{path} is no picture that can be read; expected a mask, black outside the concept"
+        ) from error
     if mask.shape != (height, width):
         mask = F.interpolate(mask[None, None].float(), (height, width), mode="nearest-exact")[0, 0] > 0
     return mask
@@ -86,3 +91,14 @@ class Demo(Segmenter):
         if masks.shape[2:] != size:
             masks = F.interpolate(masks.float(), tuple(size), mode="nearest-exact") > 0
         return masks
+
+    def soft(self, images: Tensor) -> Tensor | None:
+        """float32 [N, 10, H, W], what the bundled segmenter takes for the probability of each concept; None for grey images."""
+        from gandissect.demo.bundle import concept_logits
+
+        if images.shape[1] != 3:
+            return None
+        logits, size = concept_logits(images), images.shape[2:]
+        if logits.shape[2:] != size:
+            logits = F.interpolate(logits, tuple(size), mode="bilinear")
+        return logits.sigmoid()

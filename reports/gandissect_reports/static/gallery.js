@@ -20,13 +20,14 @@ const setUpGallery = (gallery) => {
   const count = make('span', { className: 'count' });
   count.setAttribute('role', 'status');
 
+  let picked = null;
   const apply = () => {
     const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const key = (card) => card.sort[order.value] ?? -Infinity;
     const sorted = [...cards].sort((a, b) => (order.value ? key(b) - key(a) : 0) || a.place - b.place);
     let shown = 0;
     for (const card of sorted) {
-      const fits = wanted.every((word) => card.words.includes(word))
+      const fits = (!picked || picked.has(card.element.id)) && wanted.every((word) => card.words.includes(word))
         && filters.every(([name, , select]) => !select.value || card.facets[name] === select.value);
       card.element.hidden = !fits;
       shown += fits;
@@ -56,7 +57,14 @@ const setUpGallery = (gallery) => {
 
   search.addEventListener('input', () => { apply(); note(); });
   [order, ...filters.map(([, , select]) => select)].forEach((select) => select.addEventListener('change', () => { apply(); note(); }));
-  const tools = make('div', { className: 'tools' }, search, ...filters.map(([, label]) => label), ...(sorts.length ? [orderLabel] : []), count);
+  document.addEventListener('pick', ({ detail }) => {
+    picked = detail && cards.some((card) => detail.has(card.element.id)) ? detail : null;
+    unpick.hidden = !picked;
+    apply();
+  });
+  const unpick = make('button', { type: 'button', textContent: 'Picked points only ✕', title: 'Show all cards', hidden: true });
+  unpick.addEventListener('click', () => document.dispatchEvent(new CustomEvent('pick', { detail: null })));
+  const tools = make('div', { className: 'tools' }, search, ...filters.map(([, label]) => label), ...(sorts.length ? [orderLabel] : []), unpick, count);
   if (cards.length > 3) list.before(tools);
   walk(list);
   apply();

@@ -107,6 +107,21 @@ const setUpPaper = () => {
   addEventListener('afterprint', () => closed.forEach((fold) => { fold.open = false; }));
 };
 
+// Blocks of which one is shown at a time; on paper all are.
+const setUpTabs = () => {
+  for (const tabs of all('.tabs')) {
+    const parts = all('.tab', tabs).filter((part) => part.parentElement === tabs);
+    const buttons = parts.map((part) => make('button', { type: 'button', textContent: part.dataset.name }));
+    const show = (place) => parts.forEach((part, i) => {
+      part.classList.toggle('away', i !== place);
+      buttons[i].setAttribute('aria-pressed', i === place);
+    });
+    buttons.forEach((button, place) => button.addEventListener('click', () => show(place)));
+    tabs.prepend(make('div', { className: 'tab-names' }, ...buttons));
+    show(0);
+  }
+};
+
 // A link into a closed fold opens it.
 const openTarget = (hash) => {
   const target = document.getElementById(decodeURIComponent(hash.slice(1).split('?')[0]));
@@ -121,6 +136,7 @@ foldSections();
 setUpTheme();
 spy();
 setUpTables();
+setUpTabs();
 setUpPaper();
 addEventListener('hashchange', () => openTarget(location.hash));
 openTarget(location.hash);

@@ -1,4 +1,4 @@
-// Scatter plots: the picture of the nearest point, other colourings, and turning of 3-D ones. Same sums as projection.py.
+// Scatter plots: the picture of the nearest point, its card, a lasso, other colourings, and turning of 3-D ones. Same sums as projection.py.
 
 const VIRIDIS = ['440154', '472d7b', '3b528b', '2c728e', '21918c', '28ae80', '5ec962', 'addc30', 'fde725'].map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
 const viridis = (t) => {
@@ -23,19 +23,22 @@ const setUpScatter = (figure) => {
   words.setAttribute('role', 'status');
   box.append(canvas, words);
   stage.append(box);
-  const sprites = spriteDrawer(figure, canvas);
+  const links = marks.map((mark) => mark.closest('a'));
+  const cards = links.map((link) => link && document.getElementById(decodeURIComponent(link.getAttribute('href').slice(1))));
+  const sprites = figure.querySelector('.sprites') ? spriteDrawer(figure, canvas) : cardDrawer(cards, canvas);
   let chosen = -1;
 
-  const describe = (i) => [block.labels?.[i] || `point ${i}`, block.groups?.[i],
+  const describe = (i) => [block.labels?.[i] || `point ${i}`, block.labels?.[i]?.includes(block.groups?.[i]) ? '' : block.groups?.[i],
     block.values ? `${block.value_label || 'value'} ${digits(block.values[i])}` : '',
     ...Object.entries(block.colourings || {}).map(([name, column]) => `${name} ${digits(column[i])}`)].filter(Boolean).join(' · ');
   const choose = (i) => {
-    if (chosen >= 0) marks[chosen].classList.remove('on');
+    if (chosen >= 0) { marks[chosen].classList.remove('on'); cards[chosen]?.classList.remove('linked'); }
     chosen = i;
     box.hidden = i < 0;
     if (i < 0) return;
     marks[i].classList.add('on');
-    words.textContent = describe(i);
+    cards[i]?.classList.add('linked');
+    words.textContent = describe(i) + (cards[i] ? ' · click for its card' : '');
     sprites(i);
     const [x, y] = places[i];
     box.style.left = `${Math.min(x + 14, stage.clientWidth - 180)}px`;
@@ -51,6 +54,12 @@ const setUpScatter = (figure) => {
     });
     return best;
   };
+  const open = () => {
+    if (!cards[chosen]) return;
+    const hash = links[chosen].getAttribute('href');
+    if (location.hash === hash) goToCard(hash);
+    else location.hash = hash;
+  };
   svg.setAttribute('tabindex', '0');
   svg.addEventListener('pointermove', (event) => { if (!event.buttons) choose(nearest(event)); });
   svg.addEventListener('pointerleave', () => choose(-1));
@@ -58,12 +67,115 @@ const setUpScatter = (figure) => {
   svg.addEventListener('keydown', (event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (event.key === 'Escape') choose(-1);
+    if (event.key === 'Enter') open();
     if (!by || event.shiftKey) return;
     event.preventDefault();
     choose((chosen + by + marks.length) % marks.length);
   });
   setUpColourings(figure, block, marks);
+  if (cards.some(Boolean)) {
+    links.forEach((link) => { if (link) link.tabIndex = -1; });
+    setUpPicking(figure, block, marks, cards, places, { choose, nearest, open, current: () => chosen });
+  }
   if (figure.classList.contains('solid')) setUpTurning(svg, block, marks, places, () => choose(-1));
+};
+
+// Shows the cards of some points in every gallery, and the same points in every plot; all of them again for nothing.
+const pick = (ids) => document.dispatchEvent(new CustomEvent('pick', { detail: ids }));
+
+const within = (loop, [x, y]) => loop.reduce((inside, [ax, ay], i) => {
+  const [bx, by] = loop.at(i - 1);
+  return (ay > y) !== (by > y) && x < (bx - ax) * (y - ay) / (by - ay) + ax ? !inside : inside;
+}, false);
+
+// Points are picked with a lasso, with Space, or all of a group by its entry in the legend.
+const setUpPicking = (figure, block, marks, cards, places, { choose, nearest, open, current }) => {
+  const svg = figure.querySelector('.points'), line = draw('polygon', { class: 'lasso' });
+  const said = make('span'), clear = make('button', { type: 'button', textContent: 'Show all', hidden: true });
+  const hint = 'Draw around points to see only their cards. Arrow keys and Space pick points, Enter opens a card.';
+  const bar = make('p', { className: 'readout quiet' }, said, ' ', clear);
+  said.setAttribute('role', 'status');
+  said.textContent = hint;
+  figure.querySelector('.scroll').after(bar);
+  svg.append(line);
+  let picked = new Set(), loop = null, drawn = false;
+  const show = (chosen) => {
+    picked = chosen;
+    clear.hidden = !chosen.size;
+    marks.forEach((mark, i) => mark.classList.toggle('off', chosen.size > 0 && !chosen.has(i)));
+    const known = [...chosen].filter((i) => cards[i]).length;
+    said.textContent = chosen.size ? `${chosen.size} of ${marks.length} points picked; ${known} of them have a card.` : hint;
+  };
+  const take = (chosen) => {
+    pick(chosen.size ? new Set([...chosen].map((i) => cards[i]?.id).filter(Boolean)) : null);
+    show(chosen);
+  };
+  document.addEventListener('pick', ({ detail }) => show(new Set(detail ? cards.flatMap((card, i) => (card && detail.has(card.id) ? [i] : [])) : [])));
+  clear.addEventListener('click', () => { take(new Set()); svg.focus(); });
+  const at = (event) => {
+    const view = svg.getBoundingClientRect();
+    return [(event.clientX - view.left) * svg.viewBox.baseVal.width / view.width, (event.clientY - view.top) * svg.viewBox.baseVal.height / view.height];
+  };
+  const free = !figure.classList.contains('solid');
+  svg.addEventListener('dragstart', (event) => event.preventDefault());
+  svg.addEventListener('pointerdown', (event) => { drawn = false; loop = free && event.button === 0 ? [at(event)] : null; });
+  svg.addEventListener('pointermove', (event) => {
+    if (!loop || !event.buttons) return;
+    loop.push(at(event));
+    if (!drawn && Math.hypot(loop.at(-1)[0] - loop[0][0], loop.at(-1)[1] - loop[0][1]) < 6) return;
+    if (!drawn) { drawn = true; svg.setPointerCapture(event.pointerId); choose(-1); }
+    line.setAttribute('points', loop.map((point) => point.map(Math.round).join()).join(' '));
+  });
+  addEventListener('pointerup', () => {
+    if (loop && drawn) take(new Set(places.flatMap((place, i) => (within(loop, place) ? [i] : []))));
+    loop = null;
+    line.setAttribute('points', '');
+  });
+  svg.addEventListener('click', (event) => {
+    event.preventDefault();
+    if (drawn) return;
+    choose(nearest(event));
+    open();
+  });
+  svg.addEventListener('keydown', (event) => {
+    if (event.key === 'Escape') take(new Set());
+    if (event.key !== ' ' || current() < 0) return;
+    event.preventDefault();
+    const next = new Set(picked);
+    if (!next.delete(current())) next.add(current());
+    take(next);
+  });
+  all('.keys li', figure).forEach((item) => {
+    const group = item.textContent.trim();
+    if (!block.groups?.includes(group)) return;
+    const button = make('button', { type: 'button', title: 'Pick all of these' }, ...item.childNodes);
+    button.addEventListener('click', () => take(new Set(block.groups.flatMap((name, i) => (name === group ? [i] : [])))));
+    item.append(button);
+  });
+  marks.forEach((mark, i) => { if (cards[i]) (pointsOf.get(cards[i]) || pointsOf.set(cards[i], []).get(cards[i])).push(mark); });
+};
+
+// Card -> its points; a card under the pointer or with the focus lights them.
+const pointsOf = new Map();
+let lit = null;
+const lightUp = (event) => {
+  const card = event.target.closest?.('.card') || null;
+  if (card === lit) return;
+  pointsOf.get(lit)?.forEach((mark) => mark.classList.remove('on'));
+  pointsOf.get(card)?.forEach((mark) => mark.classList.add('on'));
+  lit = card;
+};
+addEventListener('pointerover', lightUp);
+addEventListener('focusin', lightUp);
+
+// Draws the first picture of a point's card.
+const cardDrawer = (cards, canvas) => (i) => {
+  const sheet = cards[i]?.querySelector('.sheet'), image = sheet?.querySelector('img');
+  canvas.hidden = !sheet;
+  if (!sheet) return;
+  image.loading = 'eager';
+  canvas.width = 96;
+  image.decode().then(() => drawPicture(canvas, sheet, 0, 96), () => {});
 };
 
 // A function that draws the picture of a point; the sheet is decoded when it is first asked for.

@@ -1,0 +1,164 @@
+"""Where units are above their levels: as a list where that is rare, as codes of all activations where it is not.
+
+active = ActiveCells(unit, sample, cell, units=144, samples=1000, cells=1024)
+active.overlaps(areas)                              # float64 [U, K], areas float32 [n, 1024, K]
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK = 3 * 2**19
+"""Bytes that are worked on at a time: fresh memory is dear, and so is what leaves the cache."""
+
+_LISTED = 2**20  # entries of a list worked on at a time
+_BAG = 128
+
+
+@dataclass(frozen=True)
+class Active(ABC):
+    """The cells above each unit's level; ``units``, ``samples`` and ``cells`` of a map are how many there are."""
+
+    units: int
+    samples: int
+    cells: int
+
+    @abstractmethod
+    def count(self) -> Tensor:
+        """Active cells of each unit: int64 [U]."""
+
+    @abstractmethod
+    def select(self, start: int, stop: int) -> Active:
+        """Those of the units start..stop-1, renumbered from 0."""
+
+    @abstractmethod
+    def overlaps(self, areas: Tensor) -> Tensor:
+        """Concept area under the active cells of each unit: float64 [U, K], in cells.
+
+        Args:
+            areas: float32 [n, cells, K] in 0..1, the part of each cell that each concept covers.
+        """
+
+    @abstractmethod
+    def per_sample(self, areas: Tensor, concept: Tensor) -> tuple[Tensor, Tensor]:
+        """Active cells and, of one concept for each unit (int64 [U]), overlap in each sample: float32 [n, U] each."""
+
+    @abstractmethod
+    def blocks(self, order: Tensor, cells: int, units: int) -> Iterator[Tensor]:
+        """1 where active, else 0, in blocks of ``cells`` × ``units``, cells outermost: float32 [n, units' * cells'], samples in
+        ``order``. A block is only good until the next one is asked for."""
+
+
+@dataclass(frozen=True)
+class ActiveCells(Active):
+    """A list with one entry for each active cell: ``unit``, ``sample``, ``cell`` int32 or int64 [M]."""
+
+    unit: Tensor
+    sample: Tensor
+    cell: Tensor
+
+    def count(self) -> Tensor:
+        return torch.bincount(self.unit, minlength=self.units)
+
+    def select(self, start: int, stop: int) -> ActiveCells:
+        if (start, stop) == (0, self.units):
+            return self
+        inside = (self.unit >= start) & (self.unit < stop)
+        return ActiveCells(
+            stop - start, self.samples, self.cells, self.unit[inside] - start, self.sample[inside], self.cell[inside]
+        )
+
+    def overlaps(self, areas: Tensor) -> Tensor:
+        rows = areas.flatten(0, 1)
+        total = torch.zeros(self.units, areas.shape[2], dtype=torch.float64)
+        for start in range(0, len(self.unit), _LISTED):
+            chosen = slice(start, start + _LISTED)
+            unit = self.unit[chosen]
+            places = self.sample[chosen].long() * self.cells + self.cell[chosen]
+            first = torch.cat([torch.ones(1, dtype=torch.bool), unit[1:] != unit[:-1]])
+            first[::_BAG] = True  # few enough in float32
+            bags = first.nonzero()[:, 0]
+            sums = torch.nn.functional.embedding_bag(places, rows, bags, mode="sum")
+            total.index_add_(0, unit[bags], sums.double())
+        return total
+
+    def per_sample(self, areas: Tensor, concept: Tensor) -> tuple[Tensor, Tensor]:
+        row = self.sample.long() * self.units + self.unit
+        size = self.samples * self.units
+        covered = areas[self.sample.long(), self.cell.long(), concept[self.unit.long()]]
+        overlap = torch.bincount(row, weights=covered, minlength=size).float()
+        active = torch.bincount(row, minlength=size).float()
+        return active.reshape(self.samples, -1), overlap.reshape(self.samples, -1)
+
+    def blocks(self, order: Tensor, cells: int, units: int) -> Iterator[Tensor]:
+        place = torch.empty_like(order).index_put_((order,), torch.arange(len(order)))[self.sample.long()]
+        lit = torch.zeros(self.samples, units * cells)
+        parts = iter(self._parts(cells, units))
+        for left in range(0, self.cells, cells):
+            wide = min(cells, self.cells - left)
+            for first in range(0, self.units, units):
+                inside = next(parts)
+                flat = lit[:, : min(units, self.units - first) * wide]
+                where = place[inside], (self.unit[inside].long() - first) * wide + self.cell[inside].long() - left
+                flat[where] = 1.0
+                yield flat
+                flat[where] = 0.0
+
+    def _parts(self, cells: int, units: int) -> tuple[Tensor, ...]:
+        """Which entries are in each block: int64 [*] each, cells outermost."""
+        across = -(-self.units // units)
+        column, row = (torch.from_numpy(part.numpy() // by) for part, by in ((self.cell, cells), (self.unit, units)))
+        block = column * across + row
+        number = -(-self.cells // cells) * across
+        order = torch.from_numpy(np.argsort(block.numpy().astype(np.min_scalar_type(number)), kind="stable"))
+        return torch.split(order, torch.bincount(block, minlength=number).tolist())
+
+
+@dataclass(frozen=True)
+class CodedCells(Active):
+    """Active where ``codes`` int16 [n, U, cells] reach ``least`` int64 [U]."""
+
+    codes: Tensor
+    least: Tensor
+
+    def _lit(self, codes: Tensor) -> Tensor:
+        return codes >= self.least.to(torch.int16)[:, None]
+
+    def _chunks(self) -> Iterator[slice]:
+        step = max(1, BLOCK // (4 * max(1, self.units * self.cells)))
+        return (slice(start, min(start + step, self.samples)) for start in range(0, self.samples, step))
+
+    def count(self) -> Tensor:
+        return sum((self._lit(self.codes[part]).sum((0, 2)) for part in self._chunks()), torch.zeros(self.units).long())
+
+    def select(self, start: int, stop: int) -> CodedCells:
+        return CodedCells(stop - start, self.samples, self.cells, self.codes[:, start:stop], self.least[start:stop])
+
+    def overlaps(self, areas: Tensor) -> Tensor:
+        total = torch.zeros(self.units, areas.shape[2], dtype=torch.float64)
+        for (
+            part
+        ) in self._chunks():  # a sample's sums are below 2^24 parts of a cell, exact where those are powers of two
+            total += torch.bmm(self._lit(self.codes[part]).float(), areas[part]).double().sum(0)
+        return total
+
+    def per_sample(self, areas: Tensor, concept: Tensor) -> tuple[Tensor, Tensor]:
+        active, overlap = torch.zeros(2, self.samples, self.units)
+        for part in self._chunks():
+            lit = self._lit(self.codes[part]).float()
+            active[part] = lit.sum(2)
+            overlap[part] = torch.bmm(lit, areas[part]).gather(2, concept.expand(len(lit), -1)[..., None])[..., 0]
+        return active, overlap
+
+    def blocks(self, order: Tensor, cells: int, units: int) -> Iterator[Tensor]:
+        for left in range(0, self.cells, cells):
+            for first in range(0, self.units, units):
+                block = self.codes[:, first : first + units, left : left + cells]
+                lit = block >= self.least[first : first + units].to(torch.int16)[:, None]
+                yield lit.flatten(1)[order].float()
