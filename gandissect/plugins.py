@@ -53,13 +53,16 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "pickled-module": "gandissect_adapters.pickled",
         "user-code": "gandissect_adapters.usercode",
         "overview": "gandissect_plugins.overview",
+        "health": "gandissect_plugins.health",
+        "discriminator": "gandissect_plugins.critic",
         "dissection": "gandissect_plugins.dissection",
-        "discovery": "gandissect_plugins.discovery",
         "discovery": "gandissect_plugins.discovery",
         "grad-cam": "gandissect_plugins.gradcam",
         "attributions": "gandissect_plugins.attributions",
         "features": "gandissect_plugins.features",
+        "distribution": "gandissect_plugins.distribution",
         "directions": "gandissect_plugins.directions",
+        "geometry": "gandissect_plugins.geometry",
         "vocabularies": "gandissect_plugins.vocabularies",
         "renderers": "gandissect_reports",
     }
@@ -84,7 +87,7 @@ class Hooks:
 
     @hookspec
     def register_extractors(self) -> Iterable[type[Extractor]]:  # type: ignore[empty-body]
-        """Feature spaces: images to float32 [N, D]."""
+        """Feature spaces, images to float32 [N, D]; built with no argument or, for ``name=ARGUMENT``, with one."""
 
     @hookspec
     def register_renderers(self) -> Iterable[type[Renderer]]:  # type: ignore[empty-body]

@@ -20,6 +20,7 @@ _COMMANDS = {
     "demo": ("gandissect.cli.analyze", "demo", "Analyze the bundled GAN, whose concepts are known."),
     "inspect": ("gandissect.cli.inspect", "inspect", "Say what is in a file and what can be done with it."),
     "layers": ("gandissect.cli.inspect", "layers", "List the layers that can be read and edited."),
+    "edit": ("gandissect.cli.edit", "edit", "Draw samples moved along a direction as one strip of pictures."),
     "plugins": ("gandissect.cli.plugins", "plugins", "List plugins, or the options of an analyzer."),
     "new": ("gandissect.cli.new", "new", "Write the skeleton of a plugin."),
 }
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(given, prog_name="gandissect", standalone_mode=False, obj=given)
     except click.ClickException as error:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
+            sys.exit(error.exit_code)  # the first of several processes says it
         _fail(given, error.exit_code, "UsageError", _click_message(error))
     except click.Abort:
         _fail(given, EXIT_INTERRUPTED, "Interrupted", "interrupted")

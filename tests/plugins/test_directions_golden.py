@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gandissect_plugins.directions import boundary, conditioned, factorised, regress_to_latent
+from gandissect_plugins.directions import boundary, conditioned, factorised, regress_to_latent, rescore
 from gandissect_plugins.features import principal_components
+
+import gandissect
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "analysis" / "directions"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference numbers are not beside this repository")
@@ -101,3 +103,28 @@ def test_conditioned_boundaries_are_those_of_the_reference() -> None:
     rows = np.concatenate([expected[f"attr{i}_ratio0.02.boundary"] for i in range(4)])
     assert cosines(conditioned(rows[0], rows[1:2])[None], expected["conditional_0_given_1"]).min() > 0.999
     assert cosines(conditioned(rows[0], rows[1:])[None], expected["conditional_0_given_1_2_3"]).min() > 0.999
+
+
+@pytest.mark.parametrize(("case", "strengths"), [("psi1", (1, 1, 1, 1)), ("psi0.7_layers2", (0.7, 0.7, 1, 1))])
+def test_rescoring_is_that_of_higan(case: str, strengths: tuple[float, ...]) -> None:
+    expected, inputs = load("expected_higan"), load("higan_inputs")
+    w = torch.from_numpy(inputs["w"].astype(np.float64))[:, None].expand(-1, 4, -1)
+    maps, heads = inputs["A"].astype(np.float64), inputs["V"].astype(np.float64)
+    for k, boundary_of in enumerate(inputs["boundaries"][:, 0]):
+
+        def score(points: torch.Tensor, k: int = k) -> np.ndarray:
+            hidden = np.tanh(np.einsum("lhd,nld->nlh", maps, points.numpy())).sum(1)
+            return 1 / (1 + np.exp(-hidden @ heads[k]))
+
+        found = rescore(score, w, torch.from_numpy(boundary_of), strengths=strengths)
+        prefix = f"{case}.boundary{k}"
+        assert found.overall == pytest.approx(float(expected[f"{prefix}.delta_all_layers"]), rel=1e-6)
+        assert found.layers == pytest.approx(expected[f"{prefix}.delta_per_layer"], rel=1e-6)
+        signed = np.array([found.signed_overall, *found.signed_layers])
+        assert signed == pytest.approx(expected[f"{prefix}.signed_delta"], rel=1e-6)
+
+
+def test_a_network_of_random_weights_and_few_pixels_yields_no_findings() -> None:
+    report = gandissect.analyze(gandissect.open(GOLDEN / "ganspace_generator.ts"), ["directions", "geometry"], n=300)
+    assert report.failed == ()
+    assert [finding.text for section in report.sections for finding in section.findings] == []

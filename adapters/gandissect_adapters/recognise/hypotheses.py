@@ -96,7 +96,7 @@ def _of_reading(chain: Chain, given: _Given) -> Iterator[Likeliest]:
     if poor and best.condition is None and given.assume.condition is None and (others := common_one_hot(chain)):
         yield _of_ways(chain, rule, eps, others, given)
     for odd in _odd_eps(chain) if _norms(chain) and not eps else ():
-        if not poor and not _fits_better(best, odd, ways):
+        if (best.state.mismatch or 0.0) <= HEALTHY and not _fits_better(best, odd, ways):
             continue
         other = _of_ways(chain, rule, odd, ways, given)
         yield replace(other, state=replace(other.state, penalty=other.state.penalty + _ODD_EPS))

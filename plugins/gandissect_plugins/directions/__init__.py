@@ -1,4 +1,4 @@
-"""Directions in latent space, probes of what can be read from it, and walks through it.
+"""Directions in latent space and probes of what can be read from it.
 
 from gandissect_plugins.directions import ganspace, measure_effects, property_rulers
 
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from gandissect.analyzer import Analyzer
 from gandissect.plugins import hookimpl
 
-from .analyzer import LatentDirections
+from .analyzer import LARGEST_LATENT, LatentDirections
 from .basis import Directions, factorised, ganspace, ganspace_of, regress_to_latent, sefa
 from .effects import (
     Baseline,
@@ -27,36 +27,32 @@ from .effects import (
     random_directions,
 )
 from .probes import Probe, boundary, conditioned, probe
-from .walks import Arithmetic, Interpolation, Sweep, arithmetic, interpolate, pixel_path_length, sweep
+from .rescoring import Rescored, rescore
 
 __all__ = [
-    "Arithmetic",
+    "LARGEST_LATENT",
     "Baseline",
     "Directions",
     "Effects",
-    "Interpolation",
     "LatentDirections",
     "Probe",
+    "Rescored",
     "Rulers",
-    "Sweep",
-    "arithmetic",
     "boundary",
     "concept_rulers",
     "conditioned",
     "factorised",
     "ganspace",
     "ganspace_of",
-    "interpolate",
     "measure_effects",
-    "pixel_path_length",
     "probe",
     "property_rulers",
     "random_baseline",
     "random_directions",
     "register_analyzers",
     "regress_to_latent",
+    "rescore",
     "sefa",
-    "sweep",
 ]
 
 

@@ -83,6 +83,25 @@ def activation_want(session: Session, layer: str, n: int) -> Want:
     return Want((Activations(layer),), KeepSpec(), n)
 
 
+def layer_samples(session: Session, layer: str, n: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(activations [N, M], averaged on a coarser grid where they are large; latents [N, D]) of the first ``n`` samples.
+
+    Raises:
+        UsageError: fewer than 16 samples, or no such layer.
+    """
+    info = session.gan.generator.layer(layer)
+    samples = min(session.n if n is None else n, session.n)
+    if samples < 16:
+        raise UsageError(f"directions of a layer need at least 16 samples, got {samples}")
+    kept = session[activation_want(session, layer, samples)]
+    assert isinstance(kept, Tensor)
+    side = int(max(1.0, (LARGEST / info.channels) ** 0.5))
+    if info.channels * info.height * info.width > LARGEST:
+        grid = (min(side, info.height), min(side, info.width))
+        kept = torch.cat([torch.nn.functional.adaptive_avg_pool2d(part, grid) for part in torch.split(kept, 64)])
+    return kept.flatten(1).numpy(), session.latents(samples).numpy()
+
+
 def ganspace(session: Session, layer: str, count: int = 8, *, n: int | None = None) -> Directions:
     """Principal components of a layer's activations, carried back to the latent by least squares.
 
@@ -98,27 +117,22 @@ def ganspace(session: Session, layer: str, count: int = 8, *, n: int | None = No
     References:
         Härkönen, Hertzmann, Lehtinen, Paris 2020, GANSpace, sec. 2.1.
     """
-    info = session.gan.generator.layer(layer)
-    samples = min(session.n if n is None else n, session.n)
-    if samples < 16:
-        raise UsageError(f"GANSpace needs at least 16 samples, got {samples}")
-    kept = session[activation_want(session, layer, samples)]
-    assert isinstance(kept, Tensor)
-    side = int(max(1.0, (LARGEST / info.channels) ** 0.5))
-    if info.channels * info.height * info.width > LARGEST:
-        grid = (min(side, info.height), min(side, info.width))
-        kept = torch.cat([torch.nn.functional.adaptive_avg_pool2d(part, grid) for part in torch.split(kept, 64)])
-    activations, latents = kept.flatten(1).numpy(), session.latents(samples).numpy()
+    activations, latents = layer_samples(session, layer, n)
+    samples = len(latents)
     vectors, shares = ganspace_of(activations, latents, min(count, latents.shape[1]))
     half = samples // 2
-    first, second = (
-        ganspace_of(activations[part], latents[part], len(vectors)) for part in (slice(half), slice(half, None))
-    )
-    stability = np.abs(first[0] @ vectors.T).max(0) if len(first[0]) else np.zeros(0)
-    stability = np.minimum(stability, np.abs(second[0] @ vectors.T).max(0))
+    halves = [
+        ganspace_of(activations[part], latents[part], len(vectors))[0] for part in (slice(half), slice(half, None))
+    ]
+    stability = stability_of(vectors, halves)
     names = tuple(f"GANSpace {i + 1}" for i in range(len(vectors)))
     method = f"GANSpace on {layer}"
     return Directions(method, names, vectors.astype(np.float32), shares, "share of variance", stability)
+
+
+def stability_of(vectors: Floats, others: Sequence[Floats]) -> NDArray[np.float64]:
+    """Smallest |cosine| of each unit row [K, D] with the nearest row of each of ``others`` [K', D]: float64 [K]."""
+    return np.asarray(np.min([np.abs(rows @ vectors.T).max(0, initial=0.0) for rows in others], axis=0), np.float64)
 
 
 def latent_weights(generator: Generator) -> tuple[str, Tensor]:
@@ -159,15 +173,17 @@ def factorised(weights: Sequence[Tensor], *, normalise: bool = True) -> tuple[ND
     return rows, values[::-1]
 
 
-def sefa(generator: Generator, count: int = 8) -> Directions:
-    """Directions that change the output of the first layer most, from its weights alone; outputs scaled to length 1.
+def sefa(generator: Generator, count: int = 8, *, normalise: bool = True) -> Directions:
+    """Directions that change the output of the first layer most, from its weights alone.
+
+    ``normalise`` scales the weights of each output to length 1 first, as the authors' code does; other public code does not.
 
     References:
         Shen & Zhou 2021, Closed-form factorization of latent semantics in GANs, sec. 3.
     """
     layer, weight = latent_weights(generator)
-    rows, values = factorised([weight])
+    rows, values = factorised([weight], normalise=normalise)
     rows, values = rows[:count], values[:count]
-    names = tuple(f"SeFa {i + 1}" for i in range(len(rows)))
-    method = f"SeFa on {layer}, outputs of length 1"
-    return Directions(method, names, rows.astype(np.float32), values, "eigenvalue", np.zeros(0))
+    title, how = ("SeFa", "outputs of length 1") if normalise else ("SeFa unscaled", "outputs as they are")
+    names = tuple(f"{title} {i + 1}" for i in range(len(rows)))
+    return Directions(f"{title} on {layer}, {how}", names, rows.astype(np.float32), values, "eigenvalue", np.zeros(0))

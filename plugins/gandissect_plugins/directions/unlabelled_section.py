@@ -1,4 +1,4 @@
-"""GANSpace and SeFa as a section: what each direction changes, beside random directions."""
+"""Directions found without labels as a section: what each direction changes, beside random directions."""
 
 from __future__ import annotations
 
@@ -10,67 +10,73 @@ from gandissect.blocks import Block, Finding, Heatmap, Section, Table, Text, Tru
 from gandissect.session import Session
 
 from .basis import Directions
-from .effects import Baseline, Effects, Rulers, measure_effects
+from .consensus import source
+from .effects import Effects
 from .probe_section import RATE, direction_strip
-from .references import HARKONEN, SHEN_ZHOU
+from .references import HARKONEN, HYVARINEN, SHEN_ZHOU, YUKSEL
 
 STABLE = 0.7
-REFERENCES = (HARKONEN, SHEN_ZHOU)
+SAME = 0.8
+"""Directions with a larger |cosine| than this are told as one."""
+REFERENCES = (HARKONEN, SHEN_ZHOU, HYVARINEN, YUKSEL)
 MEANING = """
 - **GANSpace** takes the principal components of a layer's activations and finds, by least squares, the latent
   direction that goes with each. *Stability* is the |cosine| with the nearest direction found from either half of
   the samples alone; below 0.7 the direction depends on the samples.
 - **SeFa** takes the eigenvectors of AᵀA, where A is the weight of the first layer that takes the latent, each
-  output scaled to length 1 (without that the directions are others). It uses no samples.
+  output scaled to length 1 as the authors do; *unscaled* as other public code has it. It uses no samples.
+- **ICA** unmixes the first 20 principal components of the layer and takes the least normal of its components.
+- **LatentCLR** learns directions whose changes of a layer are alike from sample to sample and unlike those of the
+  other directions (40 steps of 4 samples; the paper's run is far longer). Its *margin* is the mean cosine between
+  changes of the same direction minus that between different ones, on samples that were not learned from.
 
-Both order directions by how much they change a layer, which is not how much they change the picture. The table
+None of these orders directions by how much they change the picture. The table
 shows the change from −2σ to +2σ on the same fresh samples for all, beside random directions. A direction is a
 finding when it moves a property visibly, more than every random direction, and at a false-discovery rate of 5 %
-over all directions and properties, while the mean colour of some sixteenth of the picture moves by 0.08 of its range.
+over all directions and properties, while the picture changes coherently (the mean colour of some sixteenth moves by
+0.08 of its range, and 30 % of the energy of the mean change survives an average over 4×4 pixels).
 """
 
 
 def unlabelled_section(
     session: Session,
     found: Sequence[Directions],
-    missing: Sequence[str],
-    rulers: Rulers,
-    baseline: Baseline,
+    notes: Sequence[str],
+    effects: Effects | None,
     strips: int,
+    *,
+    title: str = "Directions found without labels",
+    space: str = "",
 ) -> Section:
     """Effects of all directions, a table of them, and strips of the first ones of each method."""
-    title = "Directions found without labels"
-    vectors = {name: vector for part in found for name, vector in part.by_name.items()}
-    if not vectors or not rulers.names:
-        why = " ".join(missing) or "needs samples that differ in a measured property (--samples N makes more)"
+    if effects is None:
+        why = " ".join(notes) or "needs samples that differ in a measured property (--samples N makes more)"
         return Section(title, summary=why, status="skipped", meaning=MEANING, references=REFERENCES)
-    effects = measure_effects(session, vectors, rulers, baseline=baseline)
+    vectors = effects.directions
     stability = {
         n: float(s) for part in found if len(part.stability) for n, s in zip(part.names, part.stability, strict=True)
     }
-    best = [_standing_out(effects, row) for row in range(len(vectors))]
+    best = [standing_out(effects, row) for row in range(len(vectors))]
     blocks: list[Block] = [
-        Text(" ".join([*(f"{part.method}: {len(part.names)} directions." for part in found), *missing]))
+        Text(" ".join([*(f"{part.method}: {len(part.names)} directions." for part in found), *notes]))
     ]
     blocks += [_heatmap(effects), _table(found, effects, best, stability)]
-    findings = []
+    passed: list[tuple[int, str, Directions, int, Trust]] = []
     places = [(part, i) for part in found for i in range(len(part.names))]
     for row, (part, i) in enumerate(places):
         name, column = part.names[i], best[row]
         trust = _trust(effects, row, column, stability.get(name))
         if i < max(1, strips // len(found)):
             facts = _facts(part, i, effects, row, column)
-            blocks.append(direction_strip(session, part.vectors[i], name, facts, trust))
+            blocks.append(direction_strip(session, part.vectors[i], name, facts, trust, space=space))
         if trust.level == "checked":
-            findings.append(_finding(name, part, effects, row, column, trust))
-    findings.sort(key=lambda finding: -finding.weight)
-    summary = (
-        f"{len(findings)} of {len(vectors)} directions visibly change a property, more than every random direction."
-    )
+            passed.append((row, name, part, column, trust))
+    findings = _findings(passed, effects)
+    summary = f"{len(passed)} of {len(vectors)} directions visibly change a property, more than every random direction."
     return Section(title, *blocks, summary=summary, findings=findings[:2], meaning=MEANING, references=REFERENCES)
 
 
-def _standing_out(effects: Effects, row: int) -> int:
+def standing_out(effects: Effects, row: int) -> int:
     """The property that changes most of those that pass against random directions; that of the smallest p where none does."""
     passing = [column for column in range(len(effects.properties)) if effects.passes(row, column, RATE)]
     if passing:
@@ -91,15 +97,39 @@ def _trust(effects: Effects, row: int, column: int, stability: float | None) -> 
     return Trust(label, tested, "checked" if passed else "weak")
 
 
-def _finding(name: str, part: Directions, effects: Effects, row: int, column: int, trust: Trust) -> Finding:
+def _findings(passed: Sequence[tuple[int, str, Directions, int, Trust]], effects: Effects) -> list[Finding]:
+    """One for each group of directions that are nearly the same, the largest effect first."""
+    order = sorted(passed, key=lambda item: (-round(float(effects.change[item[0], item[3]]), 1), item[0]))
+    vectors = [part.by_name[name] for _, name, part, _, _ in order]
+    told: list[int] = []
+    findings = []
+    for place, (row, name, part, column, trust) in enumerate(order):
+        if any(abs(float(vectors[place] @ vectors[other])) > SAME for other in told):
+            continue
+        told.append(place)
+        others = {
+            source(order[other][2])
+            for other in range(len(order))
+            if abs(float(vectors[place] @ vectors[other])) > SAME and source(order[other][2]) != source(part)
+        }
+        findings.append(_finding(name, part, effects, row, column, trust, sorted(others)))
+    return findings
+
+
+def _finding(
+    name: str, part: Directions, effects: Effects, row: int, column: int, trust: Trust, others: Sequence[str]
+) -> Finding:
     text = (
         f"{name} ({part.method}) moves {effects.properties[column]} by {effects.shift[row, column]:+.2f} from −2σ to +2σ: "
         f"{effects.change[row, column]:.1f} standard deviations, against {effects.null_change[:, column].mean():.1f} "
-        "for random directions."
+        f"for random directions. {100 * effects.purity(row, column):.0f} % of all measured change is in it (95 % of random "
+        f"directions: below {100 * effects.random_purity(column):.0f} %)."
     )
     along = [other for other, change in effects.side_effects(row, column) if change > effects.change[row, column] / 2]
     if along:
         text += f" {' and '.join(along)} {'move' if len(along) > 1 else 'moves'} along."
+    if others:
+        text += f" {' and '.join(others)} {'find' if len(others) > 1 else 'finds'} it too (|cosine| above {SAME:g})."
     return Finding(text, trust, min(1.0, float(effects.change[row, column]) / 4))
 
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from gandissect.errors import UsageError
 from gandissect.session import Session
-
-from .effects import Matrix, fresh_samples, prior_sigma
+from gandissect_plugins.directions.effects import Matrix, fresh_samples, prior_sigma
 
 Indices = NDArray[np.int64]
 Path = Literal["linear", "spherical"]
@@ -101,18 +100,65 @@ def _distance(a: Tensor, b: Tensor) -> Matrix:
     return np.asarray((((a - b) / 2).double().square().mean((-3, -2, -1))).sqrt().numpy())
 
 
-def pixel_path_length(session: Session, *, pairs: int = 32, method: Path = "spherical", epsilon: float = 1e-3) -> float:
-    """Mean squared pixel change per squared step at random places of random ways.
+@dataclass(frozen=True)
+class Closer:
+    """The largest step of each way, looked at in eight parts.
+
+    Attributes:
+        largest: float64 [P], the largest part over the whole step: 1/8 where the step is even, 1 where it is a jump.
+        step: float64 [P], root mean square pixel change of that step, images in 0..1.
+    """
+
+    largest: Matrix
+    step: Matrix
+
+
+def look_closer(session: Session, way: Interpolation, start: Tensor, end: Tensor, labels: Tensor | None) -> Closer:
+    """Whether the largest step of each way of :func:`interpolate` (same ends and labels) gets smaller when it is divided.
+
+    A continuous generator's does; one that jumps has a part as large as the whole step.
+    """
+    count, frames = len(start), way.images.shape[1]
+    first = torch.from_numpy(way.steps.argmax(1)).float()[:, None] / (frames - 1)
+    where = first + torch.linspace(0, 1, 9) / (frames - 1)
+    path = between(start, end, where, way.method).flatten(0, 1)
+    images = session.generate(path, labels=None if labels is None else labels.repeat_interleave(9))
+    images = images.reshape(count, 9, *images.shape[1:])
+    parts, whole = _distance(images[:, 1:], images[:, :-1]), _distance(images[:, -1], images[:, 0])
+    step = np.maximum(whole, parts.max(1))
+    return Closer(np.divide(parts.max(1), step, out=np.zeros(count), where=step > 0), step)
+
+
+@dataclass(frozen=True)
+class PathLengths:
+    """Mean squared pixel change per squared step, images in 0..1, at a random place of each of P random ways.
+
+    Attributes:
+        ways: float64 [P].
+        fade: float64 [P], the same of a cross-fade between the two ends, the shortest way between those pictures.
+    """
+
+    ways: Matrix
+    fade: Matrix
+
+
+def pixel_path_lengths(
+    session: Session, *, pairs: int = 32, method: Path = "spherical", epsilon: float = 1e-3
+) -> PathLengths:
+    """How fast the image changes on random ways.
 
     The perceptual path length (Karras et al. 2019, eq. 2) with the mean squared difference of pixels in 0..1 in the place of
     LPIPS: not comparable with published values.
     """
+    pairs = max(4, min(pairs, session.affordable(4 * pairs) // 4))
     latents, labels = fresh_samples(session, 2 * pairs)
     start, end = latents[:pairs], latents[pairs:]
     where = torch.from_numpy(session.rng("directions: path length").uniform(0, 1 - epsilon, (pairs, 1))).float()
-    path = between(start, end, torch.cat([where, where + epsilon], 1), method).transpose(0, 1).flatten(0, 1)
-    images = session.generate(path, labels=None if labels is None else torch.cat([labels[:pairs]] * 2))
-    return float((_distance(images[:pairs], images[pairs:]) ** 2).mean() / epsilon**2)
+    fractions = torch.cat([torch.zeros(pairs, 1), where, where + epsilon, torch.ones(pairs, 1)], 1)
+    path = between(start, end, fractions, method).transpose(0, 1).flatten(0, 1)
+    images = session.generate(path, labels=None if labels is None else torch.cat([labels[:pairs]] * 4))
+    first, here, there, last = images.reshape(4, pairs, *images.shape[1:])
+    return PathLengths(_distance(here, there) ** 2 / epsilon**2, _distance(first, last) ** 2)
 
 
 @dataclass(frozen=True)
@@ -124,12 +170,14 @@ class Sweep:
     Attributes:
         change: float64 [T], mean absolute pixel change, images in 0..1.
         largest: float64 [T], largest pixel change of any sample.
+        by_sample: float64 [T, S], mean absolute pixel change of each sample.
         unused: coordinates that change no pixel by half a grey level of 256.
         seeds: samples it was measured on.
     """
 
     change: Matrix
     largest: Matrix
+    by_sample: Matrix
     unused: tuple[int, ...]
     seeds: int
     tried: Indices
@@ -143,7 +191,7 @@ def sweep(session: Session, *, budget: int = 512) -> Sweep:
     step = 2 * prior_sigma(session)
     count = min(size, max(16, session.affordable(2 * seeds * size) // (2 * seeds)))
     tried = np.linspace(0, size - 1, count).round().astype(np.int64)
-    change, largest = np.zeros(count), np.zeros(count)
+    by_sample, largest = np.zeros((count, seeds)), np.zeros(count)
     for first in range(0, count, 32):
         coordinates = tried[first : first + 32].tolist()
         moved = latents.repeat(2 * len(coordinates), 1).reshape(len(coordinates), 2, seeds, size)
@@ -152,12 +200,13 @@ def sweep(session: Session, *, budget: int = 512) -> Sweep:
             moved[row, 1, :, coordinate] += step
         given = None if labels is None else labels.repeat(2 * len(coordinates))
         images = session.generate(moved.flatten(0, 2), labels=given).reshape(len(coordinates), 2, seeds, -1)
-        difference = (images[:, 1] - images[:, 0]).abs().double().flatten(1).numpy()
-        change[first : first + 32] = difference.mean(1) / 2
-        largest[first : first + 32] = difference.max(1) / 2
+        difference = (images[:, 1] - images[:, 0]).abs().double().numpy()
+        by_sample[first : first + 32] = difference.mean(2) / 2
+        largest[first : first + 32] = difference.max((1, 2)) / 2
+    change = by_sample.mean(1)
     typical = float(np.median(change[change > 0])) if (change > 0).any() else 0.0
     unused = tuple(int(i) for i in tried[(largest < HALF_GREY / 2) & (change <= 0.01 * typical)])
-    return Sweep(change, largest, unused, seeds, tried)
+    return Sweep(change, largest, by_sample, unused, seeds, tried)
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,32 @@ from gandissect.blocks import (
     to_uint8,
 )
 from gandissect.session import Session
+from gandissect.trust import interval
+from gandissect_plugins.directions import Rulers
+from gandissect_plugins.directions.effects import Matrix
+from gandissect_plugins.directions.references import KARRAS, RADFORD, WHITE
 
-from .effects import Matrix, Rulers
-from .references import KARRAS, RADFORD, WHITE
-from .walks import Arithmetic, Interpolation, Path, arithmetic, interpolate, pixel_path_length, sweep
+from .jacobian import effective_rank
+from .means import mean_interval, with_interval
+from .walks import (
+    Arithmetic,
+    Closer,
+    Interpolation,
+    Path,
+    PathLengths,
+    arithmetic,
+    interpolate,
+    look_closer,
+    pixel_path_lengths,
+    sweep,
+)
 
 PATHS: tuple[Path, ...] = ("linear", "spherical")
 SHOWN = 128
+JUMP = 0.8
+"""A step whose largest eighth is more than this share of it does not get smaller when it is divided."""
+SEEN = 0.02
+"""A step of less root mean square change than this (images in 0..1) is not called a jump."""
 
 
 def sweep_section(session: Session) -> Section:
@@ -40,7 +59,9 @@ def sweep_section(session: Session) -> Section:
     total = float(found.change.sum())
     half = int(np.searchsorted(np.cumsum(found.change[order]), total / 2)) + 1 if total > 0 else 0
     shown = range(size) if size <= SHOWN else sorted(order[:SHOWN])
-    bars = Series("change", [names[i] for i in shown], [float(found.change[i]) for i in shown])
+    spans = [mean_interval(found.by_sample[i]) for i in shown]
+    means, low, high = ([span[part] for span in spans] for part in range(3))
+    bars = Series("change", [names[i] for i in shown], means, [max(0.0, value) for value in low], high)
     left_out = "" if size <= SHOWN else f" The {SHOWN} coordinates with the largest change of {size}."
     if size < every:
         left_out += f" This generator is large: {size} of {every} coordinates were tried, evenly spaced."
@@ -49,16 +70,22 @@ def sweep_section(session: Session) -> Section:
         "coordinate of the latent",
         "mean pixel change, 0 to 1",
         f"Pixel change along each of {len(shown)} coordinates",
-        caption=f"From −2σ to +2σ, one coordinate at a time, on the same {found.seeds} fresh samples.{left_out}",
+        caption=f"From −2σ to +2σ, one coordinate at a time, on the same {found.seeds} fresh samples; whiskers are 95 % "
+        f"intervals of the mean over them.{left_out}",
     )
     findings = []
     if count:
         tested = f"the image from −2σ to +2σ on {found.seeds} fresh samples: no pixel moves by half a grey level of 256"
-        text = f"{count} of {size} latent coordinates change nothing in the image."
+        which = ", ".join(f"z{i}" for i in found.unused[:6]) + (" …" if count > 6 else "")
+        text = f"{count} of {size} latent coordinates change nothing in the image: {which}."
         findings.append(Finding(text, Trust(f"measured · {found.seeds} samples", tested), min(1.0, 0.3 + count / size)))
     rows = [(names[i], float(found.change[i]), float(found.largest[i])) for i in order[:10]]
     table = Table(("coordinate", "mean pixel change", "largest"), rows, caption="The ten coordinates that change most.")
-    summary = f"{count} of {size} coordinates are unused; half of all change comes from {half}."
+    used = [effective_rank(values) for values in found.by_sample.T]
+    summary = (
+        f"{count} of {size} coordinates are unused; half of all change comes from {half}. The effective number is "
+        f"{with_interval(used)} of {size}, that of a random linear map."
+    )
     listed = ", ".join(f"z{i}" for i in found.unused[:40])
     blocks: list[Block] = [bar, table]
     if count:
@@ -72,7 +99,8 @@ def interpolation_section(session: Session, pairs: int = 6, frames: int = 9) -> 
     latents = session.latents(2 * pairs)
     start, end, labels = latents[::2], latents[1::2], session.labels(range(0, 2 * pairs, 2))
     ways = {p: interpolate(session, start, end, steps=frames, method=p, labels=labels) for p in PATHS}
-    lengths = {p: pixel_path_length(session, method=p) for p in PATHS}
+    lengths = {p: pixel_path_lengths(session, method=p) for p in PATHS}
+    closer = look_closer(session, ways["spherical"], start, end, labels)
     steps = Line(
         tuple(Series(p, list(range(1, frames)), [float(v) for v in ways[p].steps.mean(0)]) for p in PATHS),
         "step",
@@ -80,35 +108,63 @@ def interpolation_section(session: Session, pairs: int = 6, frames: int = 9) -> 
         "Size of each step in pixels, mean over the pairs",
         caption=f"Mean over {pairs} pairs.",
     )
+    way = ways["spherical"]
+    summary = (
+        f"On spherical ways the largest of {frames - 1} steps is {with_interval(way.unevenness)} times the mean step (1 on a "
+        f"straight line in pixels); divided into eight, its largest part is {with_interval(closer.largest)} of it (0.125 where "
+        "it is even, 1 where it is a jump)."
+    )
+    return Section(
+        "Interpolation",
+        _grid(ways, min(3, pairs)),
+        steps,
+        _ways_table(ways, lengths, pairs),
+        summary=summary,
+        findings=_jumps(closer, frames),
+        meaning=_WAYS,
+        references=(KARRAS, WHITE),
+    )
+
+
+def _ways_table(ways: Mapping[Path, Interpolation], lengths: Mapping[Path, PathLengths], pairs: int) -> Table:
     columns = (
         "way",
         "largest step / mean step",
         "length / distance of ends",
         "norm at the middle",
         "pixel path length",
+        "that of a cross-fade",
     )
-    table = Table(
-        columns,
-        [
-            (p, float(w.unevenness.mean()), float(w.detour.mean()), float(w.norms[:, frames // 2].mean()), lengths[p])
-            for p, w in ways.items()
-        ],
-        caption="A cross-fade of the two ends has 1 in the second and third column.",
+    rows = [
+        (
+            p,
+            with_interval(way.unevenness),
+            with_interval(way.detour),
+            with_interval(way.norms[:, way.norms.shape[1] // 2]),
+            with_interval(lengths[p].ways),
+            with_interval(lengths[p].fade),
+        )
+        for p, way in ways.items()
+    ]
+    caption = (
+        f"Means with 95 % intervals over {pairs} pairs ({len(lengths['linear'].ways)} for the path length). A cross-fade of the "
+        "two ends has 1 in the second and third column, and so has a linear generator on linear ways."
     )
-    way = ways["spherical"]
-    summary = (
-        f"On spherical ways the largest of {frames - 1} steps is {way.unevenness.mean():.1f} times the mean step; "
-        f"1 is perfectly even."
-    )
-    return Section(
-        "Interpolation",
-        _grid(ways, min(3, pairs)),
-        steps,
-        table,
-        summary=summary,
-        meaning=_WAYS,
-        references=(KARRAS, WHITE),
-    )
+    return Table(columns, rows, caption=caption)
+
+
+def _jumps(closer: Closer, frames: int) -> list[Finding]:
+    """A finding where some way does not get smoother when it is divided."""
+    jumps = (closer.largest > JUMP) & (closer.step > SEEN)
+    if not jumps.any():
+        return []
+    count, share = int(jumps.sum()), 1 / (8 * (frames - 1))
+    text = (
+        f"The image jumps on {count} of {len(jumps)} ways between samples: {closer.largest[jumps].mean():.0%} of the largest "
+        f"step happens within {share:.1%} of the way."
+    ).replace("%", " %")
+    tested = "the largest step of each way divided into eight: a continuous change has about 12 % of it in each part"
+    return [Finding(text, Trust(f"measured · {len(jumps)} pairs", tested), 0.3 + 0.4 * count / len(jumps))]
 
 
 def _grid(ways: Mapping[Path, Interpolation], shown: int) -> ImageGrid:
@@ -135,8 +191,12 @@ straight line between two normal latents passes nearer to the origin than sample
 that of the ends); the spherical way does not.
 
 *Pixel path length* is the perceptual path length (Karras 2019, eq. 2) with the mean squared difference of pixels in
-place of LPIPS: mean squared change per squared step, over 32 pairs. It compares snapshots of one model; it is not
-comparable with published values.
+place of LPIPS: mean squared change per squared step, over 32 pairs. A *cross-fade* is the shortest way in pixels
+between the same ends, so the ratio of both says how far the generator strays from it. The length compares snapshots
+of one model; it is not comparable with published values.
+
+The largest step is also divided into eight. In a continuous generator the parts are about an eighth of it each; where
+one part holds nearly all of it, the image jumps.
 """
 
 
@@ -156,16 +216,21 @@ def arithmetic_section(session: Session, n: int, rulers: Rulers, concepts: Ruler
             status="skipped",
             meaning=_SUMS,
         )
-    rows = [(f.name, f.success / f.tried, f.chance / f.tried, f.tried, f.p, f.length) for f in found]
-    columns = ("added", "success", "success of random additions", "samples", "p", "length (σ)")
+    rows = [
+        (f.name, f.success / f.tried, *interval(f.success, f.tried), f.chance / f.tried, f.tried, f.p, f.length)
+        for f in found
+    ]
+    columns = ("added", "success", "low", "high", "success of random additions", "samples", "p", "length (σ)")
     best = min(found, key=lambda f: (f.p, -f.success))
     blocks: list[Block] = [
-        Table(columns, rows, caption="p is Fisher's exact, one-sided, not adjusted."),
+        Table(
+            columns, rows, caption="Low and high: 95 % interval (Wilson). p is Fisher's exact, one-sided, not adjusted."
+        ),
         _compare(session, best),
     ]
     summary = (
         f"Adding *{best.name}* gives much of it in {best.success} of {best.tried} held-out samples that had little; "
-        f"random additions of the same length in {best.chance}."
+        f"random additions of the same length do in {best.chance}."
     )
     return Section(title, *blocks, summary=summary, meaning=_SUMS, references=(RADFORD,))
 

@@ -1,0 +1,36 @@
+"""What the discriminator says, of what, how surely, and where it looks.
+
+gandissect analyze ckpt.pt --discriminator d.pt -a discriminator --data photos/
+"""
+
+from __future__ import annotations
+
+from gandissect.analyzer import Analyzer
+from gandissect.plugins import hookimpl
+
+from .analyzer import DiscriminatorCheck
+from .fragility import Fragility, fragility
+from .gaze import Gaze, gaze
+from .perturbed import perturbations
+from .standing import OPTIMUM, Separation, Standing, separation, standing
+
+__all__ = [
+    "OPTIMUM",
+    "DiscriminatorCheck",
+    "Fragility",
+    "Gaze",
+    "Separation",
+    "Standing",
+    "fragility",
+    "gaze",
+    "perturbations",
+    "register_analyzers",
+    "separation",
+    "standing",
+]
+
+
+@hookimpl
+def register_analyzers() -> list[type[Analyzer]]:
+    """The discriminator's check."""
+    return [DiscriminatorCheck]
