@@ -235,24 +235,27 @@ def _analyze_in(shard: Shard, checkpoint: Path, opened: OpenOptions, run: RunOpt
 
     from gandissect.plugins import load_plugins
     from gandissect.run import analyze as run_all
+    from gandissect.run import planned
+    from gandissect.vocabulary import build_vocabulary
 
     files = (*opened.plugin_files, *(Path(name) for name in _words(config.get("plugins"))))
     registry = load_plugins(files, (*opened.disable_plugin, *_words(config.get("disable"))))
     if not quiet:
         name_broken(registry)
+    chosen = _words(run.analyzers or config.get("analyzers")) or None  # what is typed wrong is said before a file is opened
+    plan = planned(chosen, options, _words(run.skip or config.get("skip")), registry)
+    vocabulary = build_vocabulary(run.concepts or _words(config.get("concepts")) or ("default",), registry)
     gan = open_with(checkpoint, opened, registry, cast("str | None", config.get("device")) or _own_device(shard))
     cache = _cache(run, target, quiet)
     with bars(quiet=quiet or run.as_json) as progress:
         report = run_all(
             gan,
-            _words(run.analyzers or config.get("analyzers")) or None,
+            plan,
             n=run.samples or _integer(config, "n", 1000),
             seed=run.seed if run.seed is not None else _integer(config, "seed", 0),
-            concepts=run.concepts or _words(config.get("concepts")) or ("default",),
+            concepts=vocabulary.segmenters,
             data=run.data or cast("str | None", config.get("data")),
             batch_size=run.batch_size or _integer(config, "batch_size", 64),
-            options=options,
-            skip=_words(run.skip or config.get("skip")),
             registry=registry,
             progress=progress,
             strict=run.strict,

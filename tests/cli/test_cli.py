@@ -146,6 +146,7 @@ def test_a_command_of_a_plugin_is_found(capsys: pytest.CaptureFixture[str]) -> N
     assert "no-such-command" in err
 
 
+@pytest.mark.slow
 def test_new_writes_a_package_whose_test_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(capsys, "new", "analyzer", "my-thing", "--into", str(tmp_path))[0] == 0
     package = tmp_path / "gandissect-my-thing"

@@ -91,6 +91,7 @@ def test_tsne_keeps_clusters_apart_and_repeats() -> None:
     assert first.trustworthiness > 0.8
 
 
+@pytest.mark.slow  # numba compiles umap for the first time in a process
 def test_umap_repeats_and_keeps_neighbours_in_two_and_three_dimensions() -> None:
     features, _ = clusters(120)
     first, second, solid = (embed(features, "umap", dim, seed=1) for dim in (2, 2, 3))

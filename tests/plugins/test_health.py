@@ -30,7 +30,7 @@ from gandissect.session import Session
 from gandissect.testing import check_analyzer, tiny_gan, tiny_session
 
 SIDE, STYLE = 16, 9
-SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 20))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))]
 
 
 def smooth(count: int, seed: int) -> Tensor:
