@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,11 +94,12 @@ def analyze(
     """
     started = time.perf_counter()
     plugins = registry or load_plugins()
+    plan = planned(analyzers, options or {}, skip, plugins)
+    vocabulary = build_vocabulary(concepts, plugins)
     opened = gan if isinstance(gan, Gan) else open_gan(gan, registry=plugins)
-    plan = _plan(analyzers, options or {}, set(skip), plugins)
     session = Session(
         opened,
-        vocabulary=build_vocabulary(concepts, plugins),
+        vocabulary=vocabulary,
         real=_real(data, opened),
         n=n,
         seed=seed,
@@ -118,12 +120,16 @@ def analyze(
     return _report(opened, session, plan, outcome, plugins, command)
 
 
-def _plan(
-    chosen: Sequence[Chosen] | None, options: Mapping[str, Mapping[str, object]], skip: set[str], plugins: Registry
+def planned(
+    chosen: Sequence[Chosen] | None, options: Mapping[str, Mapping[str, object]], skip: Iterable[str], plugins: Registry
 ) -> list[Analyzer]:
-    """An instance of each analyzer with its options, in the order of the report."""
-    known = plugins.analyzers()
-    for name in [*options, *skip]:
+    """An instance of each analyzer with its options, in the order of the report.
+
+    Raises:
+        UsageError: an unknown analyzer or option.
+    """
+    known, left_out = plugins.analyzers(), set(skip)
+    for name in [*options, *left_out]:
         if name not in known and not any(getattr(item, "name", None) == name for item in chosen or ()):
             plugins.get_analyzer(name)  # raises, naming the nearest
     instances = []
@@ -136,7 +142,7 @@ def _plan(
         if not isinstance(instance, Analyzer):
             expected = "expected a name, a class or an instance of gandissect.Analyzer"
             raise UsageError(f"{cls!r} is not an analyzer: {expected}")
-        if instance.name not in skip:
+        if instance.name not in left_out:
             instances.append(instance)
     return sorted(instances, key=lambda analyzer: analyzer.order)
 
@@ -197,7 +203,7 @@ def _run_one(
         for section in analyzer.run(session):
             done = _signed(section, analyzer, time.perf_counter() - began)
             outcome.sections.append(done)
-            plugins.section_done(done, session)
+            session.shard.by_first("section_done", partial(plugins.section_done, done, session))
     except ProcessesApart:
         raise
     except Exception as error:
@@ -247,7 +253,8 @@ def _report(
         interrupted=outcome.interrupted,
         renderers=plugins.renderers(),
     )
-    added = [_replaced(section, analyzer=section.analyzer or "plugin") for section in plugins.report_done(report)]
+    more = session.shard.by_first("report_done", partial(plugins.report_done, report)) or []
+    added = [_replaced(section, analyzer=section.analyzer or "plugin") for section in more]
     return replace(report, sections=(*report.sections, *added)) if added else report
 
 

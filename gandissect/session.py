@@ -12,8 +12,8 @@ samples, the last one filled up with the samples that follow, and results are me
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator as Generates
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator as Generates
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TypeVar, cast

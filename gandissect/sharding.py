@@ -16,7 +16,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,7 +41,7 @@ ECHO = 3.0
 """Seconds in which a second signal is the same Ctrl-C, passed on by a launcher: it must not stop the report of what is done."""
 _END = "the end of the run"
 _TASK: ContextVar[str] = ContextVar("_TASK", default="")
-"""What the task is part of that is running now and was shared out."""
+"""What is being done now by this process and not by all; empty where all do the same."""
 T = TypeVar("T")
 
 
@@ -62,7 +62,8 @@ def given_out(costs: Sequence[float], processes: int) -> list[list[int]]:
     References:
         Graham 1969, Bounds on Multiprocessing Timing Anomalies (longest processing time first: at most 4/3 of the best).
     """
-    burden, places = [0.0] * processes, [[] for _ in range(processes)]  # type: tuple[list[float], list[list[int]]]
+    burden = [0.0] * processes
+    places: list[list[int]] = [[] for _ in burden]
     for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
         rank = burden.index(min(burden))
         burden[rank] += costs[place]
@@ -109,16 +110,13 @@ class Shard:
         made: dict[int, T] = {}
 
         def work() -> dict[str, Tensor]:
-            token = _TASK.set(what)
-            try:
+            with _not_by_all(what):
                 made.update((place, tasks[place]()) for place in own)
-            finally:
-                _TASK.reset(token)
             return {} if self.alone else {str(place): _packed(result) for place, result in made.items()}
 
         for state in self.exchange(f"{what} ({len(tasks)} tasks)", work):
             for place in state.keys() - {str(place) for place in made}:
-                made[int(place)] = pickle.loads(state[place].numpy())  # written by a process of ours
+                made[int(place)] = pickle.loads(state[place].numpy().data)  # written by a process of ours
         return [made[place] for place in range(len(tasks))]
 
     def exchange(self, what: str, work: Callable[[], Mapping[str, Tensor]]) -> Iterator[Mapping[str, Tensor]]:
@@ -153,6 +151,17 @@ class Shard:
             dict.fromkeys(line for state in states for line in bytes(state["lines"].tolist()).decode().splitlines())
         )
 
+    def by_first(self, what: str, work: Callable[[], T]) -> T | None:
+        """What ``work`` returns in the first process; None in the others, where it is not run.
+
+        Raises:
+            RuntimeError: there are others, and it asks for something that processes exchange.
+        """
+        if self.alone:
+            return work()
+        with _not_by_all(what):
+            return work() if self.first else None
+
     def leave(self) -> None:
         """Go on alone: what is exchanged from now on is this process's own (after Ctrl-C, the others may be gone)."""
 
@@ -161,9 +170,21 @@ ALONE = Shard()
 
 
 def _by_all(what: str) -> None:
-    """Refuse what all processes make together where only one of them asks: in a task."""
+    """Refuse what all processes make together where only one of them asks."""
     if task := _TASK.get():
-        raise RuntimeError(f"a task of {task} asks for {what}, which all processes make together; ask before sharing out")
+        raise RuntimeError(
+            f"{task}, which one process does, asks for {what}, which all make together; ask for it before"
+        )
+
+
+@contextmanager
+def _not_by_all(task: str) -> Generator[None]:
+    """Inside, this process does something that others do not."""
+    token = _TASK.set(task)
+    try:
+        yield
+    finally:
+        _TASK.reset(token)
 
 
 def _packed(result: object) -> Tensor:
@@ -247,6 +268,10 @@ class Group(Shard):
         together = len({(word.call, word.what) for word in words}) == 1
         if not together or what == _END:
             self.open = False
+            with suppress(
+                RuntimeError
+            ):  # who leaves at once may close connections on which others still receive the words
+                self._dist.barrier(group=self._group)
         if failures and (together or words[failures[0]].what == _END):
             if failures[0] == self.rank and failure is not None:
                 raise failure

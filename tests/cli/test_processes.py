@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gandissect.cli import main
 from gandissect.cli.analyze import analyze
 from gandissect.testing import PlantedGenerator
 
@@ -46,9 +47,24 @@ class Waits(Analyzer):
         yield Section("Before the wait")
         open(f"waiting{RANK}", "w").close()
         time.sleep(100)
+class Threads(Analyzer):
+    name = "threads"
+    def run(self, session):
+        import threadpoolctl, torch
+        pools = threadpoolctl.threadpool_info()
+        counts = {torch.get_num_threads(), *(pool["num_threads"] for pool in pools)}
+        all_counts = session.share_out("counts", [lambda: counts] * session.shard.size)
+        yield Section("Threads", summary=str(max(map(max, all_counts))))
 @hookimpl
 def register_analyzers():
-    return [Fails, Uneven, Dies, Waits]
+    return [Fails, Uneven, Dies, Waits, Threads]
+@hookimpl
+def section_done(section, session):
+    with open(f"told{RANK}", "a") as file:
+        file.write(section.title + "\\n")
+@hookimpl
+def report_done(report):
+    return [Section("Added", summary=f"by process {RANK}")]
 """
 
 
@@ -64,8 +80,8 @@ def given(tmp_path: Path) -> list[str]:
     return ["analyze", "g.pt", *files, "-n", "100", "--concepts", "colours", "-q"]
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def run(command: list[str], folder: Path, threads: int = 1) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env=environment, check=False, timeout=280
     )
@@ -82,7 +98,7 @@ def told(path: Path) -> dict[str, object]:
 
 
 def test_one_two_and_three_processes_and_torchrun_write_the_same_report(given: list[str], tmp_path: Path) -> None:
-    chosen = ["-a", "overview,dissection"]
+    chosen = ["-a", "overview,dissection,features", "--set", "features.methods=pca,tsne"]
     for count in (1, 2, 3):
         done = run([*GANDISSECT, *given, *chosen, "--processes", str(count), "-o", f"{count}.json"], tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
@@ -91,6 +107,28 @@ def test_one_two_and_three_processes_and_torchrun_write_the_same_report(given: l
     reports = [told(tmp_path / f"{name}.json") for name in ("1", "2", "3", "torchrun")]
     assert all(report == reports[0] for report in reports)
     assert not list(tmp_path.glob("*.cache"))
+
+
+def test_processes_share_the_threads_and_only_the_first_calls_hooks(given: list[str], tmp_path: Path) -> None:
+    done = run([*GANDISSECT, *given, "-a", "threads", "--processes", "2", "-o", "r.json"], tmp_path, threads=4)
+    assert (done.returncode, done.stderr) == (0, "")
+    sections = json.loads((tmp_path / "r.json").read_text())["sections"]
+    assert [(section["title"], section["summary"]) for section in sections] == [
+        ("Threads", str(max(1, min(4, os.cpu_count() or 1) // 2))), ("Added", "by process 0"),
+    ]  # fmt: skip
+    assert [path.name for path in tmp_path.glob("told*")] == ["told0"]
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_a_mistyped_option_is_said_by_the_first_process_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rank: str, lines: int
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as stopped:
+        main(["analyze", "--nope"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == lines
 
 
 @pytest.mark.parametrize(("name", "words"), [("uneven", "went different ways"), ("dies", "another process ended")])

@@ -63,7 +63,7 @@ class Counted:
                 raise KeyboardInterrupt
             return forward(z)  # type: ignore[no-any-return]
 
-        self.gan.generator.module.forward = counting  # type: ignore[method-assign]
+        self.gan.generator.module.forward = counting
 
 
 def report_of(counted: Counted, n: int = 300, seed: int = 0, **options: object) -> Report:
@@ -113,13 +113,13 @@ def test_what_is_on_disk_is_not_generated_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["seed", "weights", "batch size"])
 def test_parts_of_another_run_are_not_used_and_one_line_says_so(killed: Path, change: str) -> None:
-    def changed(**options: object) -> Report:
+    def changed(cache: Cache | None = None) -> Report:
         counted = Counted()
         if change == "weights":
             with torch.no_grad():
                 counted.gan.generator.module.get_parameter("to_rgb.bias")[0] += 1e-6
         seed, batch = (5 if change == "seed" else 0), (7 if change == "batch size" else 64)
-        return report_of(counted, seed=seed, batch_size=batch, **options)
+        return report_of(counted, seed=seed, batch_size=batch, cache=cache)
 
     lines: list[str] = []
     resumed = changed(cache=Cache(killed, resume=True, say=lines.append))

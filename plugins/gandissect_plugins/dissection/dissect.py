@@ -7,10 +7,10 @@ for unit in result.found():
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -24,11 +24,10 @@ from gandissect.reducers import TailResult
 from gandissect.session import Session, Want
 from gandissect.streams import Masks
 
-from .active import Active
 from .bins import BinsResult
 from .chance import benjamini_hochberg
 from .compare import Comparison
-from .evidence import Plan, at_levels, category_present, counted, plan_of
+from .evidence import AtLevels, Plan, at_levels, category_present, counted, plan_of
 from .floors import FLOOR, correlation_floor, iou_floors
 from .intervals import with_intervals
 from .overlap import GridAreas, iou, presence
@@ -41,6 +40,11 @@ MOST_LAYERS = 12
 """Main layers that are dissected where none are named."""
 SUPPORT = 1e-4  # a concept that covers less of all cells, or is in fewer than MIN_SAMPLES samples, is absent
 MIN_SAMPLES = 3
+UNIT_COST, AREA_COST = 200, 32
+"""What a unit's null distribution and a cell's concept areas cost beside one cell of one unit: measured, for even shares."""
+_NOWHERE = torch.zeros(0, 0, dtype=torch.int32)
+_NO_TAIL = TailResult(torch.zeros(0, 0), _NOWHERE, _NOWHERE, 0, torch.zeros(0, 0, 0))
+T = TypeVar("T")
 
 
 def chosen_layers(gan: Gan, layers: Sequence[str] | None) -> tuple[LayerInfo, ...]:
@@ -112,17 +116,14 @@ def dissect(
         )
     )  # fmt: skip
     ground = _ground(session, concepts, count)
-    tables, actives = [], {}
-    for info in infos:
-        table, actives[info.name] = _layer_table(session, info, ground, plan, draws)
-        tables.append(table)
+    each = _Layers(session, infos, ground, plan, draws)
     result = Dissection(
-        tuple(tables), concepts, ground.area, ground.present, ground.tested, count, session.seed, quantile, fdr, draws,
-        resolution, levels, min((active.samples for active in actives.values()), default=count),
+        each.tables(), concepts, ground.area, ground.present, ground.tested, count, session.seed, quantile, fdr, draws,
+        resolution, levels, min((each.samples(info) for info in infos), default=count),
     )  # fmt: skip
     if resolution == "bilinear":
         result = at_image_resolution(session, result, plan)
-    return with_intervals(judged(result), actives, ground.areas, session.rng("dissection bootstrap"))
+    return each.with_intervals(judged(result))
 
 
 def _check(session: Session) -> None:
@@ -159,31 +160,85 @@ def _ground(session: Session, concepts: tuple[Concept, ...], n: int) -> _Ground:
     )
 
 
-def _layer_table(
-    session: Session, info: LayerInfo, ground: _Ground, plan: Plan, draws: int
-) -> tuple[LayerTable, Active]:
-    """Everything about one layer but its q-values and labels, which need all layers; and where its units are active."""
-    tail = cast(TailResult, session[plan.tail_want(info)])
-    cross = cast(CrossResult, session[plan.cross_want(info)])
-    bins = cast(BinsResult, session[plan.bins_want(info)]) if plan.iqr else None
-    found = at_levels(info, tail, bins, ground.areas, ground.tested, plan)
-    active, units = found.active, found.active.units
-    shuffled = Comparison(units, iou_floors(units, ground.concepts))
-    for columns, areas in ground.areas.columns(info.height, info.width, active.samples):
-        rng = partial(session.rng, f"dissection {info.name}")
-        shuffled.add(active, areas, columns, ground.tested, rng=rng, draws=draws)
-    counts = found.counts or counted(active, shuffled, category_present(ground.seen, ground.concepts))
-    p = shuffled.p.clone()
-    p[:, ~ground.tested] = float("nan")
-    p[active.count() == 0] = float("nan")
-    nothing = torch.zeros(0)
-    table = LayerTable(
-        info, tail, found.level, counts.active, iou(counts.overlap, counts.active, counts.area),
-        iou(counts.overlap, counts.active_in, counts.area), shuffled.null_iou, shuffled.null_95,
-        cross.correlation(), cross.expected(), p, nothing, nothing, nothing, nothing, nothing, *shuffled.chance(),
-        shuffled.null_sd, fraction=counts.active.double() / counts.cells, iqr=counts.quality().iqr, choice=found.choice,
-    )  # fmt: skip
-    return table, active
+@dataclass(frozen=True)
+class _Layers:
+    """What follows from one layer alone, made by one process for all.
+
+    Attributes:
+        found: where units are active, of the layers that this process has looked at.
+    """
+
+    session: Session
+    infos: tuple[LayerInfo, ...]
+    ground: _Ground
+    plan: Plan
+    draws: int
+    found: dict[str, AtLevels] = field(default_factory=dict)
+
+    def tables(self) -> tuple[LayerTable, ...]:
+        """Everything about each layer but its q-values, labels and their intervals, which need all layers."""
+        made = self._each("layers against concepts", [partial(self._table, info) for info in self.infos])
+        return tuple(replace(table, tail=self._tail(table.layer)) for table in made)
+
+    def with_intervals(self, result: Dissection) -> Dissection:
+        """The same dissection with an interval of each label's IoU."""
+        made = self._each(
+            "intervals of the overlaps", [partial(self._intervals, result, table) for table in result.layers]
+        )
+        layers = zip(result.layers, made, strict=True)
+        return replace(result, layers=tuple(replace(table, low=low, high=high) for table, (low, high) in layers))
+
+    def samples(self, info: LayerInfo) -> int:
+        """The samples of which is known where a layer's units are active: the first so many."""
+        bins = self._bins(info)
+        return self.plan.n if bins is None else len(bins.codes)
+
+    def _each(self, what: str, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """One task for each layer; the same process gets the same layers every time."""
+        cells = [info.height * info.width for info in self.infos]
+        units = [info.channels for info in self.infos]
+        costs = [u * (c + UNIT_COST) + AREA_COST * c for u, c in zip(units, cells, strict=True)]
+        return self.session.share_out(what, tasks, costs)
+
+    def _tail(self, info: LayerInfo) -> TailResult:
+        return cast(TailResult, self.session[self.plan.tail_want(info)])
+
+    def _bins(self, info: LayerInfo) -> BinsResult | None:
+        return cast(BinsResult, self.session[self.plan.bins_want(info)]) if self.plan.iqr else None
+
+    def _at_levels(self, info: LayerInfo) -> AtLevels:
+        if info.name not in self.found:
+            ground, bins = self.ground, self._bins(info)
+            self.found[info.name] = at_levels(info, self._tail(info), bins, ground.areas, ground.tested, self.plan)
+        return self.found[info.name]
+
+    def _table(self, info: LayerInfo) -> LayerTable:
+        """A layer's table, without the tail, which every process has."""
+        cross = cast(CrossResult, self.session[self.plan.cross_want(info)])
+        ground, found = self.ground, self._at_levels(info)
+        active, units = found.active, found.active.units
+        shuffled = Comparison(units, iou_floors(units, ground.concepts))
+        for columns, areas in ground.areas.columns(info.height, info.width, active.samples):
+            rng = partial(self.session.rng, f"dissection {info.name}")
+            shuffled.add(active, areas, columns, ground.tested, rng=rng, draws=self.draws)
+        counts = found.counts or counted(active, shuffled, category_present(ground.seen, ground.concepts))
+        p = shuffled.p.clone()
+        p[:, ~ground.tested] = float("nan")
+        p[active.count() == 0] = float("nan")
+        nothing = torch.zeros(0)
+        return LayerTable(
+            info, _NO_TAIL, found.level, counts.active, iou(counts.overlap, counts.active, counts.area),
+            iou(counts.overlap, counts.active_in, counts.area), shuffled.null_iou, shuffled.null_95,
+            cross.correlation(), cross.expected(), p, nothing, nothing, nothing, nothing, nothing, *shuffled.chance(),
+            shuffled.null_sd, fraction=counts.active.double() / counts.cells, iqr=counts.quality().iqr, choice=found.choice,
+        )  # fmt: skip
+
+    def _intervals(self, result: Dissection, table: LayerTable) -> tuple[Tensor, Tensor]:
+        """The lower and the upper end for each unit of one layer: float64 [U] each."""
+        actives = {table.layer.name: self._at_levels(table.layer).active}
+        rng = self.session.rng("dissection bootstrap")  # the same weights for every layer
+        (told,) = with_intervals(replace(result, layers=(table,)), actives, self.ground.areas, rng).layers
+        return told.low, told.high
 
 
 def judged(result: Dissection) -> Dissection:

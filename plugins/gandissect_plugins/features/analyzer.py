@@ -5,8 +5,9 @@ list(FeatureSpace({"points": 300, "methods": "pca,tsne"}).run(session))
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from gandissect.options import option
 from gandissect.reducers import KeepSpec
 from gandissect.session import Areas, Images, Scores, Session, Want
 
-from .embedding import METHODS, MINIMUM, Method, embed
+from .embedding import METHODS, MINIMUM, Embedding, Method, embed
 from .maps import Cloud, Mapped, maps_section, sample_cloud
 from .spaces import Space, gather, layer_spaces, pixel_space
 from .told_apart import told_apart_section
@@ -33,6 +34,9 @@ REFERENCES = (
     ),
     Reference("Venna, J. & Kaski, S.", 2001, "Neighborhood preservation in nonlinear projection methods", "ICANN"),
 )
+
+COSTS = {"pca": 1.0, "tsne": 10.0, "umap": 40.0}
+"""How long each method takes beside the others, about."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,9 @@ class FeatureSpace(Analyzer):
         alone = sample_cloud(session, options.points, real=False, side=options.side)
         both = sample_cloud(session, options.points, real=True, side=options.side) if session.real else alone
         everything = [*spaces, pixel_space(session.gan)] if session.real and not session.gan.discriminator else spaces
-        mapped = []
+        planned: list[tuple[Space, Cloud]] = []
+        tasks: list[Callable[[], Embedding]] = []
+        costs: list[float] = []
         for space in everything:
             cloud = both if space.network != "generator" else alone
             features = gather(session, space, min(session.n, options.samples))[: cloud.generated]
@@ -89,8 +95,11 @@ class FeatureSpace(Analyzer):
             last = space == focus[-1] or bool(options.layers)
             for method, dim in _plan(space in focus or space.network is None, last, options.methods, cloud):
                 seed = session.seed & 0x7FFFFFFF
-                mapped.append(Mapped(space, cloud, embed(features, method, dim, seed=seed)))
-        return mapped
+                planned.append((space, cloud))
+                tasks.append(partial(embed, features, method, dim, seed=seed))
+                costs.append(COSTS[method])
+        made = session.share_out("maps of the samples", tasks, costs)
+        return [Mapped(space, cloud, embedding) for (space, cloud), embedding in zip(planned, made, strict=True)]
 
 
 def _about_samples(session: Session, n: int, segmented: int, *, real: bool) -> Iterator[Want]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -99,7 +100,10 @@ def real_or_generated(session: Session, spaces: Sequence[Space], samples: int) -
         for space in seen
     }
     fitted = split(labels, session.rng("features: real or generated"))
-    return separabilities(features, labels, fitted)
+    tasks = [partial(separabilities, {name: values}, labels, fitted) for name, values in features.items()]
+    costs = [float(values.shape[1]) for values in features.values()]
+    made = session.share_out("layers that tell real from generated", tasks, costs)
+    return {name: score for part in made for name, score in part.items()}
 
 
 def concepts_by_layer(session: Session, spaces: Sequence[Space], n: int, limit: int) -> dict[str, Scores]:
@@ -107,19 +111,24 @@ def concepts_by_layer(session: Session, spaces: Sequence[Space], n: int, limit: 
     concepts = usable_concepts(session, n, limit)
     if n < 4 * SMALLEST_GROUP or not concepts:
         return {}
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
-
     features: dict[str, Floats] = _inputs(session, n)
     features |= {space.short: gather(session, space, n) for space in spaces}
     fitted = np.zeros(n, bool)
     fitted[session.rng("features: concepts").permutation(n)[: n // 2]] = True
+    groups = {concept: large for concept, large in concepts if _both_sides(large, fitted)}
+    tasks = [partial(_in_layer, values, fitted, groups) for values in features.values()]
+    costs = [float(values.shape[1]) for values in features.values()]
+    by_layer = dict(zip(features, session.share_out("layers that tell concepts apart", tasks, costs), strict=True))
+    return {concept: {name: scores[concept] for name, scores in by_layer.items()} for concept in groups}
+
+
+def _in_layer(values: Floats, fitted: NDArray[np.bool_], groups: Mapping[str, NDArray[np.bool_]]) -> Scores:
+    """How well one layer's features float [N, D] tell each group of samples from the others: concept -> result."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
+
     with threadpool_limits(limits=1):
-        ready = {name: prepare(values, fitted) for name, values in features.items()}
-        return {
-            concept: {name: fit_and_test(prepared, large) for name, prepared in ready.items()}
-            for concept, large in concepts
-            if _both_sides(large, fitted)
-        }
+        prepared = prepare(values, fitted)
+        return {concept: fit_and_test(prepared, large) for concept, large in groups.items()}
 
 
 def _inputs(session: Session, n: int) -> dict[str, Floats]:
