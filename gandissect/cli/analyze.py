@@ -242,7 +242,9 @@ def _analyze_in(shard: Shard, checkpoint: Path, opened: OpenOptions, run: RunOpt
     registry = load_plugins(files, (*opened.disable_plugin, *_words(config.get("disable"))))
     if not quiet:
         name_broken(registry)
-    chosen = _words(run.analyzers or config.get("analyzers")) or None  # what is typed wrong is said before a file is opened
+    chosen = (
+        _words(run.analyzers or config.get("analyzers")) or None
+    )  # what is typed wrong is said before a file is opened
     plan = planned(chosen, options, _words(run.skip or config.get("skip")), registry)
     vocabulary = build_vocabulary(run.concepts or _words(config.get("concepts")) or ("default",), registry)
     gan = open_with(checkpoint, opened, registry, cast("str | None", config.get("device")) or _own_device(shard))
