@@ -34,6 +34,7 @@ def test_written_code_gives_the_same_images(kind: str, tmp_path: Path) -> None:
         torch.testing.assert_close(exported(tmp_path / "model.py")(z, *labels), gan.generator.module(z, *labels))
 
 
+@pytest.mark.slow
 def test_a_recognised_state_dict_becomes_sequentials_under_its_own_names(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = [

@@ -33,6 +33,7 @@ _EPS = 0.8
 """What many write where BatchNorm takes its eps and mean its momentum, after eriklindernoren/PyTorch-GAN."""
 _ODD_EPS = 0.5  # log evidence against it
 _EPS_GAIN = 1.2  # it must fit so many times better with the steps that fit best without it
+_EPS_AT_MOST = 0.5  # mismatch that a wrong eps causes; what fits worse was not trained to its statistics
 _EPS_BUDGET = 5e8  # multiply-adds that looking takes
 _NARROW = "--assume activation=…, size=…, stride=…, upsample=… narrow the search"
 
@@ -96,7 +97,7 @@ def _of_reading(chain: Chain, given: _Given) -> Iterator[Likeliest]:
     if poor and best.condition is None and given.assume.condition is None and (others := common_one_hot(chain)):
         yield _of_ways(chain, rule, eps, others, given)
     for odd in _odd_eps(chain) if _norms(chain) and not eps else ():
-        if (best.state.mismatch or 0.0) <= HEALTHY and not _fits_better(best, odd, ways):
+        if not HEALTHY < (best.state.mismatch or 0.0) <= _EPS_AT_MOST and not _fits_better(best, odd, ways):
             continue
         other = _of_ways(chain, rule, odd, ways, given)
         yield replace(other, state=replace(other.state, penalty=other.state.penalty + _ODD_EPS))

@@ -88,6 +88,7 @@ def test_an_autoencoding_discriminator_copies_the_image_and_scores_the_copy(shar
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_an_infogan_takes_noise_label_and_codes_as_one_vector_and_its_heads_can_be_read(shared: Path) -> None:
     case = Golden.of(shared, "pgan_up_infogan_32")
     gan = case.open("G.pth", "D.pth")
