@@ -149,7 +149,9 @@ class Cross(Reducer):
         products = torch.bmm(x, s.transpose(1, 2)).sum(0, dtype=torch.float64)
         means = [part.sum(0, dtype=torch.float64) for part in (x, s)]
         norms = [torch.linalg.vector_norm(part, dim=2, dtype=torch.float64) for part in (x, s)]
-        self._take(torch.tensor([x.shape[0] * x.shape[2], len(x)]), [products, *means, *((n * n).sum(0) for n in norms)])
+        self._take(
+            torch.tensor([x.shape[0] * x.shape[2], len(x)]), [products, *means, *((n * n).sum(0) for n in norms)]
+        )
 
     def _take(self, count: Tensor, sums: list[Tensor]) -> None:
         self._count = self._count + count
