@@ -31,6 +31,7 @@ from gandissect.testing import PLANTED, tiny_gan
 from gandissect.vocabulary import build_vocabulary
 
 T = TypeVar("T")
+WARM = 300  # samples from which on loops are compiled
 LAYERS = [f"stages.{stage}.2" for stage in range(4)]
 COLOURS = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
 BARE = "cell, fixed, no correlation"
@@ -111,7 +112,7 @@ def table(n: int, only: str | None) -> None:
                 octants(gan.generator(z[start : start + BLOCK]))
 
     for settings in MODES.values():
-        dissect(session(gan, 32), LAYERS, draws=20, **settings)  # type: ignore[arg-type]  # what is imported or built once
+        measured(settings, session(gan, WARM))  # what is imported, built or compiled once
     base = seconds(lambda: None, bare, 3)
     print(f"960 units, 8 concepts, n = {n}, 100 shuffles, one thread\n  bare forward and segmenter    {base:8.2f} s")
     for name, settings in MODES.items():

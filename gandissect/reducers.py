@@ -91,7 +91,7 @@ class Keep(Reducer):
             spatial = as_map(values).flatten(2)
             values = spatial.amax(2) if self._pool == "max" else spatial.mean(2)
         self._indices.append(torch.as_tensor(list(indices), dtype=torch.int64))
-        self._parts.append(values.to(self._dtype).clone())
+        self._parts.append(values.to(self._dtype, copy=True))
 
     def merge(self, other: Self) -> None:
         self._indices += other._indices
@@ -234,7 +234,7 @@ class Tail(Reducer):
 
     Equal values keep the smaller (sample, cell), so that the result does not depend on the order of batches. Each value and
     its place are one 64-bit key whose order is that of (value, earlier place). The k-th largest so far is a floor: what is not
-    above it costs one comparison; what is waits, and is cut to the k largest when it has become three quarters as many.
+    above it costs one comparison; what is waits, and is cut to the k largest when it has become as many as a part of them.
     """
 
     exact = True
@@ -275,10 +275,11 @@ class Tail(Reducer):
         row, cell = _divided(found, self._cells)
         sample, unit = _divided(row, maps.shape[1])
         keys = _pack(flat.reshape(-1)[found], samples[sample] * self._cells + cell)
-        near = _neighbours(maps, row, cell) if self._around else torch.zeros(len(found), 0)
+        near = _neighbours(maps, found, cell) if self._around else torch.zeros(len(found), 0)
         self._waiting.append((unit.int(), keys, near))
         waiting = sum(len(part[0]) for part in self._waiting)
-        if waiting > max(self._k * maps.shape[1] * 3 // 4, 1 << 15) or not len(self._floor):
+        kept = self._k * maps.shape[1]
+        if waiting > max(min(kept * 3 // 4, _WAITING), kept // 4, 1 << 15) or not len(self._floor):
             self._cut()
 
     def _cut(self) -> None:
@@ -290,20 +291,27 @@ class Tail(Reducer):
         units, old = len(self._keys), self._keys.numpy()
         order = np.argsort(unit.astype(np.min_scalar_type(units)), kind="stable")  # 16 bits are sorted by counting
         counts = np.bincount(unit, minlength=units)
-        keys, near, ends = keys[order], near[order], np.cumsum(counts)
+        keys, ends = keys[order], np.cumsum(counts)
         width = min(self._k, old.shape[1] + int(counts.min()))
-        kept = np.empty((units, width), np.int64)
-        beside = np.empty((units, width, near.shape[1]), np.float32)
+        full = self._around and old.shape[1] == width  # what leaves makes room for what comes
+        kept = old if full else np.empty((units, width), np.int64)
+        beside = self._near.numpy() if full else np.empty((units, width, near.shape[1]), np.float32)
         for row in range(units):
             new = slice(int(ends[row] - counts[row]), int(ends[row]))
             both = np.concatenate([old[row], keys[new]])
-            if self._around:
-                around = np.concatenate([self._near.numpy()[row], near[new]]) if old.shape[1] else near[new]
-                beside[row] = around[_largest(both, width)]
-                kept[row] = both[_largest(both, width)]
-            else:
-                both.partition(len(both) - width)
+            both.partition(len(both) - width)
+            if not self._around:
                 kept[row] = both[len(both) - width :]
+                continue
+            stays, comes = (np.flatnonzero(part >= both[len(both) - width]) for part in (old[row], keys[new]))
+            if full:
+                free = np.flatnonzero(old[row] < both[len(both) - width])
+            else:
+                free = np.arange(len(stays), width)
+                kept[row, : len(stays)] = old[row, stays]
+                if len(stays):
+                    beside[row, : len(stays)] = self._near.numpy()[row, stays]
+            kept[row, free], beside[row, free] = keys[new][comes], near[order[new][comes]]
         self._keys, self._near = torch.from_numpy(kept), torch.from_numpy(beside)
         self._raise_floor()
 
@@ -327,22 +335,31 @@ class Tail(Reducer):
         self._cut()
         if not self._count:
             return {}
-        return {"keys": self._keys, "around": self._near, "facts": torch.tensor([self._count, self._cells])}
+        return {
+            "keys": self._keys.clone(),
+            "around": self._near.clone(),
+            "facts": torch.tensor([self._count, self._cells]),
+        }
 
     def load(self, state: State) -> None:
         if state:
-            self._keys, self._near, self._waiting = state["keys"], state["around"], []
+            self._keys, self._near, self._waiting = state["keys"].clone(), state["around"].clone(), []
             self._count, self._cells = (int(fact) for fact in state["facts"])
             self._raise_floor()
 
     def result(self) -> TailResult:
         self._cut()
-        order = self._keys.argsort(dim=1, descending=True)
-        values, places = _unpack(self._keys.gather(1, order))
-        samples, cells = _divided(places, self._cells)
-        near = self._near
-        around = near.gather(1, order[..., None].expand_as(near)) if near.numel() else torch.zeros(*values.shape, 0)
-        return TailResult(values, samples.int(), cells.int(), self._count, around)
+        shape = self._keys.shape
+        values, around = torch.empty(shape), torch.empty(*shape, 9 if self._around else 0)
+        samples, cells = torch.empty(2, *shape, dtype=torch.int32)
+        step = max(1, _SORTED // max(1, shape[1]))
+        for units in (slice(start, start + step) for start in range(0, shape[0], step)):
+            keys, order = self._keys[units].sort(dim=1, descending=True)
+            values[units], places = _unpack(keys)
+            samples[units], cells[units] = _divided(places, self._cells)
+            if self._around:
+                around[units] = self._near[units].gather(1, order[..., None].expand(-1, -1, 9))
+        return TailResult(values, samples, cells, self._count, around)
 
 
 def _divided(values: Tensor, by: int) -> tuple[Tensor, Tensor]:
@@ -351,28 +368,28 @@ def _divided(values: Tensor, by: int) -> tuple[Tensor, Tensor]:
     return quotient, values - quotient * by
 
 
-def _largest(keys: np.ndarray, count: int) -> np.ndarray:
-    """Which of distinct keys [M] are the ``count`` largest: bool [M]."""
-    chosen: np.ndarray = keys >= np.partition(keys, len(keys) - count)[len(keys) - count]
-    return chosen
-
-
-def _neighbours(maps: Tensor, row: Tensor, cell: Tensor) -> Tensor:
+def _neighbours(maps: Tensor, found: Tensor, cell: Tensor) -> Tensor:
     """The 3×3 cells around some cells, the nearest of the map where one is beyond its edge: float32 [M, 9] in rows.
 
     Args:
         maps: float32 [N, C, H, W].
-        row: int64 [M], the map of each, ``sample * C + unit``; ``cell`` its place in it.
+        found: int64 [M], the place of each in all maps; ``cell`` its place in its own.
     """
     height, width = maps.shape[2:]
-    y, x = torch.div(cell, width, rounding_mode="floor"), cell % width
-    rows = [(row * height + (y + step).clamp_(0, height - 1)) * width for step in (-1, 0, 1)]
-    columns = [(x + step).clamp_(0, width - 1) for step in (-1, 0, 1)]
-    flat = maps.reshape(-1)
-    return torch.stack([flat[start + column] for start in rows for column in columns], 1)
+    row, column = (part.numpy() for part in _divided(cell, width))
+    middle = found.numpy()
+    left, right = -(column > 0).astype(np.int64), (column < width - 1).astype(np.int64)
+    places = np.empty((len(middle), 9), np.int64)
+    for number, centre in enumerate((middle - width * (row > 0), middle, middle + width * (row < height - 1))):
+        np.add(centre, left, out=places[:, 3 * number])
+        places[:, 3 * number + 1] = centre
+        np.add(centre, right, out=places[:, 3 * number + 2])
+    return torch.from_numpy(maps.reshape(-1).numpy().take(places))
 
 
 _PLACES = 2**32
+_SORTED = 2**20  # keys sorted at a time
+_WAITING = 2**21  # keys that wait where those that are kept are not many more
 
 
 def _pack(values: Tensor, places: Tensor) -> Tensor:

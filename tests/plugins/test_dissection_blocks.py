@@ -32,7 +32,8 @@ def upsampled(maps: Tensor, masks: Tensor, level: Tensor) -> PixelTable:
 
 
 @pytest.mark.parametrize("shape", GRIDS)
-def test_blocks_around_active_cells_hold_all_active_pixels(shape: tuple[int, int, int, int]) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_blocks_around_active_cells_hold_all_active_pixels(shape: tuple[int, int, int, int], compiled: bool) -> None:
     maps, masks = made(*shape)
     tail, bits = TailSpec(tail_length(23 * shape[0] * shape[1], 0.1), around=True)(), BitsSpec()()
     for start in range(0, 23, 5):
@@ -40,7 +41,8 @@ def test_blocks_around_active_cells_hold_all_active_pixels(shape: tuple[int, int
         tail.add(indices, maps[list(indices)])
         bits.add(indices, masks[list(indices)])
     level = tail.result().level(0.1)
-    found = block_counts(tail.result(), level, bits.result(), Grid(shape[0], shape[1], shape[2:]), GROUPS)
+    grid = Grid(shape[0], shape[1], shape[2:])
+    found = block_counts(tail.result(), level, bits.result(), grid, GROUPS, compiled=compiled)
     expected = upsampled(maps, masks, level)
     for name, value in vars(expected).items():
         assert torch.equal(getattr(found, name), value), name
@@ -48,10 +50,11 @@ def test_blocks_around_active_cells_hold_all_active_pixels(shape: tuple[int, int
 
 @pytest.mark.parametrize("shape", GRIDS)
 @pytest.mark.parametrize("level", [-0.5, 0.3, 2.0])
-def test_whole_maps_are_counted_as_if_upsampled(shape: tuple[int, int, int, int], level: float) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_whole_maps_are_counted_as_if_upsampled(shape: tuple[int, int, int, int], level: float, compiled: bool) -> None:
     maps, masks = made(*shape)
     levels = torch.full((5,), level, dtype=torch.float64)
-    shared, active = map_counts(maps, levels, masks, Grid(shape[0], shape[1], shape[2:]))
+    shared, active = map_counts(maps, levels, masks, Grid(shape[0], shape[1], shape[2:]), compiled=compiled)
     expected = upsampled(maps, masks, levels)
     assert torch.equal(shared.sum(0), expected.overlap) and torch.equal(active.sum(0), expected.active)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -89,15 +90,18 @@ class ActiveCells(Active):
         return total
 
     def per_sample(self, areas: Tensor, concept: Tensor) -> tuple[Tensor, Tensor]:
-        row = self.sample.long() * self.units + self.unit
-        size = self.samples * self.units
-        covered = areas[self.sample.long(), self.cell.long(), concept[self.unit.long()]]
-        overlap = torch.bincount(row, weights=covered, minlength=size).float()
-        active = torch.bincount(row, minlength=size).float()
+        active, overlap = torch.zeros(2, self.samples * self.units)
+        for start in range(0, len(self.unit), _LISTED):
+            unit, sample, cell = (part[start : start + _LISTED].long() for part in (self.unit, self.sample, self.cell))
+            row = sample * self.units + unit
+            active += torch.bincount(row, minlength=len(active))
+            overlap += torch.bincount(row, weights=areas[sample, cell, concept[unit]], minlength=len(overlap))
         return active.reshape(self.samples, -1), overlap.reshape(self.samples, -1)
 
     def blocks(self, order: Tensor, cells: int, units: int) -> Iterator[Tensor]:
-        place = torch.empty_like(order).index_put_((order,), torch.arange(len(order)))[self.sample.long()]
+        places = np.empty(len(order), np.int32)
+        places[order.numpy()] = np.arange(len(order), dtype=np.int32)
+        place = torch.from_numpy(places.take(self.sample.numpy()))
         lit = torch.zeros(self.samples, units * cells)
         parts = iter(self._parts(cells, units))
         for left in range(0, self.cells, cells):
@@ -105,7 +109,10 @@ class ActiveCells(Active):
             for first in range(0, self.units, units):
                 inside = next(parts)
                 flat = lit[:, : min(units, self.units - first) * wide]
-                where = place[inside], (self.unit[inside].long() - first) * wide + self.cell[inside].long() - left
+                where = (
+                    place[inside].long(),
+                    (self.unit[inside].long() - first) * wide + self.cell[inside].long() - left,
+                )
                 flat[where] = 1.0
                 yield flat
                 flat[where] = 0.0
@@ -135,9 +142,15 @@ class CodedCells(Active):
         return (slice(start, min(start + step, self.samples)) for start in range(0, self.samples, step))
 
     def count(self) -> Tensor:
+        return self._counted
+
+    @cached_property
+    def _counted(self) -> Tensor:
         return sum((self._lit(self.codes[part]).sum((0, 2)) for part in self._chunks()), torch.zeros(self.units).long())
 
     def select(self, start: int, stop: int) -> CodedCells:
+        if (start, stop) == (0, self.units):
+            return self
         return CodedCells(stop - start, self.samples, self.cells, self.codes[:, start:stop], self.least[start:stop])
 
     def overlaps(self, areas: Tensor) -> Tensor:

@@ -92,10 +92,12 @@ class Bins(Reducer):
 
     def add(self, indices: Sequence[int], *streams: Tensor) -> None:
         maps, areas = (as_map(stream.detach()).float().flatten(2) for stream in streams)
+        codes = self._coded(maps)
         kept = [place for place, index in enumerate(indices) if index < self._spec.keep]
         if kept:
-            self._codes.add([indices[place] for place in kept], self._coded(maps[kept]))
-        self._waiting.append((maps, areas))
+            some = codes if len(kept) == len(indices) else codes[kept]
+            self._codes.add([indices[place] for place in kept], some)
+        self._waiting.append((codes, areas))
         if sum(part.numel() for part, _ in self._waiting) >= _WAITING:
             self._count()
 
@@ -106,12 +108,11 @@ class Bins(Reducer):
     def _count(self) -> None:
         if not self._waiting:
             return
-        maps, areas = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        codes, areas = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
         self._waiting = []
         columns = self._columns(areas)
-        self._facts += maps.shape[0] * maps.shape[2]
+        self._facts += codes.shape[0] * codes.shape[2]
         self._area += columns[:, : areas.shape[1]].sum(0)
-        codes = self._coded(maps)
         self._reach(codes.amax((0, 2)).long(), columns.shape[1])
         self._scatter(codes.numpy(), columns.numpy())
 

@@ -34,8 +34,14 @@ def above_threshold(tail: TailResult, quantile: float, *, samples: int, cells: i
 
 def above(tail: TailResult, level: Tensor, *, samples: int, cells: int) -> ActiveCells:
     """The kept cells that are strictly above each unit's level, float64 [U]."""
-    unit, entry = (tail.values.double() > level[:, None]).nonzero(as_tuple=True)
-    return ActiveCells(len(level), samples, cells, unit.int(), tail.samples[unit, entry], tail.cells[unit, entry])
+    least = zip(tail.values, level.tolist(), strict=True)
+    rank = torch.tensor([int((values.double() > below).sum()) for values, below in least])  # values are sorted
+    unit = torch.arange(len(level), dtype=torch.int32).repeat_interleave(rank)
+    sample, cell = (
+        torch.cat([row[:length] for row, length in zip(places, rank.tolist(), strict=True)])
+        for places in (tail.samples, tail.cells)
+    )
+    return ActiveCells(len(level), samples, cells, unit, sample, cell)
 
 
 def cell_areas(masks: BitsResult, height: int, width: int, concepts: slice = slice(None)) -> Tensor:
@@ -100,6 +106,7 @@ def iou(overlap: Tensor, active: Tensor, area: Tensor) -> Tensor:
 
 def active_with_category(active: ActiveCells, present: Tensor) -> Tensor:
     """|A| within the samples that hold any concept of the same category: int64 [U, K] from bool ``present`` [n, K]."""
-    place = active.unit.long() * active.samples + active.sample
-    per_sample = torch.bincount(place, minlength=active.units * active.samples).double().reshape(active.units, -1)
-    return (per_sample @ present.double()).long()
+    count, _ = active.per_sample(
+        torch.zeros(1).expand(active.samples, active.cells, 1), torch.zeros(active.units).long()
+    )
+    return (count.double().T @ present.double()).long()

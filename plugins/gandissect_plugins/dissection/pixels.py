@@ -7,6 +7,7 @@ counts.overlap                                      # int64 [U, K], pixels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self, cast
@@ -21,7 +22,7 @@ from gandissect.session import Session, Want
 from gandissect.streams import Activations, Masks
 from gandissect.tap import as_map
 
-from .blocks import Grid, PixelTable, block_counts, map_counts
+from .blocks import WORTH, Grid, PixelTable, block_counts, map_counts
 from .evidence import Plan
 from .levels import information_quality
 from .overlap import iou
@@ -35,9 +36,9 @@ class PixelCounts(Reducer):
 
     exact: ClassVar[bool] = True
 
-    def __init__(self, level: Tensor, groups: Tensor) -> None:
-        """Levels float64 [U]; ``groups`` bool [K, K], which concepts are of one category."""
-        self._level, self._groups = level, groups
+    def __init__(self, level: Tensor, groups: Tensor, *, compiled: bool = False) -> None:
+        """Levels float64 [U]; ``groups`` bool [K, K], which concepts are of one category; ``compiled``: see :func:`~.blocks.map_counts`."""
+        self._level, self._groups, self._compiled = level, groups, compiled
         units, concepts = len(level), len(groups)
         self.overlap = torch.zeros(units, concepts, dtype=torch.int64)
         self.active_in = torch.zeros(units, concepts, dtype=torch.int64)
@@ -50,7 +51,9 @@ class PixelCounts(Reducer):
         self.area += masks.sum((0, 2, 3))
         grid = Grid.under(masks.shape[2:], maps.shape[2:])
         if grid is not None:
-            shared, active = map_counts(maps, self._level, masks, grid)  # int64 [N, U, K] and [N, U]
+            shared, active = map_counts(
+                maps, self._level, masks, grid, compiled=self._compiled
+            )  # int64 [N, U, K] and [N, U]
             self.overlap += shared.sum(0)
             self.active += active.sum(0)
             self.active_in += (active.double().T @ present.double()).long()
@@ -94,9 +97,11 @@ class PixelSpec:
 
     levels: tuple[float, ...]
     groups: tuple[tuple[bool, ...], ...]
+    compiled: bool = False
 
     def __call__(self) -> PixelCounts:
-        return PixelCounts(torch.tensor(self.levels, dtype=torch.float64), torch.tensor(self.groups))
+        levels = torch.tensor(self.levels, dtype=torch.float64)
+        return PixelCounts(levels, torch.tensor(self.groups), compiled=self.compiled)
 
 
 def at_image_resolution(session: Session, result: Dissection, plan: Plan) -> Dissection:
@@ -107,11 +112,17 @@ def at_image_resolution(session: Session, result: Dissection, plan: Plan) -> Dis
     categories = [concept.category for concept in result.concepts]
     groups = tuple(tuple(a == b for b in categories) for a in categories)
     masks = cast(BitsResult, session[Want((Masks(),), BitsSpec(), result.n)])
+    units = sum(len(table.threshold) for table in result.layers)
+    compiled = result.n * units * math.prod(masks.shape[1:]) >= WORTH
     if plan.around:
-        return replace(result, layers=tuple(_kept(table, masks, torch.tensor(groups)) for table in result.layers))
+        return replace(
+            result, layers=tuple(_kept(table, masks, torch.tensor(groups), compiled) for table in result.layers)
+        )
     wants = {
         table.layer.name: Want(
-            (Activations(table.layer.name), Masks()), PixelSpec(tuple(table.threshold.tolist()), groups), result.n
+            (Activations(table.layer.name), Masks()),
+            PixelSpec(tuple(table.threshold.tolist()), groups, compiled),
+            result.n,
         )
         for table in result.layers
     }
@@ -122,11 +133,13 @@ def at_image_resolution(session: Session, result: Dissection, plan: Plan) -> Dis
     return replace(result, layers=tuple(tables))
 
 
-def _kept(table: LayerTable, masks: BitsResult, groups: Tensor) -> LayerTable:
+def _kept(table: LayerTable, masks: BitsResult, groups: Tensor, compiled: bool) -> LayerTable:
     grid = Grid.under(masks.shape[1:], (table.layer.height, table.layer.width))
     if grid is None:
         raise ValueError(f"masks of {masks.shape[1:]} pixels do not divide into the cells of {table.layer.name}")
-    return _refined(table, block_counts(table.tail, table.threshold, masks, grid, groups), masks.shape)
+    return _refined(
+        table, block_counts(table.tail, table.threshold, masks, grid, groups, compiled=compiled), masks.shape
+    )
 
 
 def _refined(table: LayerTable, counts: PixelTable, shape: tuple[int, ...]) -> LayerTable:
