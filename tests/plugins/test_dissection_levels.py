@@ -186,7 +186,7 @@ def test_planted_units_are_found_at_chosen_levels(session: Session, levels: str,
     for colour in ("red", "green", "blue", "yellow"):
         row = rows[getattr(PLANTED, colour)]
         assert row.concept == colour and row.iou > 0.6 and row.iou_low <= row.iou <= row.iou_high
-        assert row.passes_literature and row.iqr > 0.2
+        assert row.iqr > 0.2
 
 
 def test_one_pass_is_enough_for_every_level_and_for_bilinear_counts_at_fixed_ones() -> None:

@@ -28,7 +28,7 @@ from .bins import BinsResult
 from .chance import benjamini_hochberg
 from .compare import Comparison
 from .evidence import AtLevels, Plan, at_levels, category_present, counted, plan_of
-from .floors import FLOOR, correlation_floor, iou_floors
+from .floors import correlation_floor, iou_floors
 from .intervals import with_intervals
 from .overlap import GridAreas, iou, presence
 from .pixels import at_image_resolution
@@ -255,7 +255,6 @@ def judged(result: Dissection) -> Dissection:
 def _labelled(table: LayerTable, q: Tensor, result: Dissection) -> LayerTable:
     """The concept of each unit that exceeds chance most, in IoU where that reaches its floor, else in correlation."""
     units, concepts = q.shape
-    table = _by_the_literature(table, result.tested)
     if not concepts:
         none = torch.zeros(units)
         return replace(table, q=q, label=none.long() - 1, by_correlation=none > 0, strength=none, found=none > 0)
@@ -274,14 +273,3 @@ def _labelled(table: LayerTable, q: Tensor, result: Dissection) -> LayerTable:
     strength = torch.where(found, torch.where(by_correlation, best_r, best), any_best)
     label = label.masked_fill(untested.all(1), -1)
     return replace(table, q=q, label=label, by_correlation=by_correlation, strength=strength, found=found)
-
-
-def _by_the_literature(table: LayerTable, tested: Tensor) -> LayerTable:
-    """Which units Bau et al. 2020 would call interpretable, and which of these the masks of other samples would, too."""
-    if not tested.any():
-        return table
-    best, concept = table.iou_in_category.masked_fill(~tested, -1.0).max(1)
-    passes = best > FLOOR
-    return replace(
-        table, literature=passes, by_position=passes & (table.null_iou.gather(1, concept[:, None])[:, 0] > FLOOR)
-    )

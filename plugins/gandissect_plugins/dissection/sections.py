@@ -120,7 +120,7 @@ def _counts_table(result: Dissection) -> Table:
 
 
 def _counting(result: Dissection) -> str:
-    """How levels were chosen and overlaps counted, and what the literature's rule would say."""
+    """How levels were chosen and overlaps counted."""
     if result.levels == "fixed":
         rule = f"A unit is active above the level that {percent_of(result.quantile)} of its cells exceed"
     elif result.levels == "iqr":
@@ -129,11 +129,7 @@ def _counting(result: Dissection) -> str:
         rule = f"A unit is active in that fraction of its cells, of {result.levels}, at which it tells most about a concept"
     grid = "on the layer's grid" if result.resolution == "cell" else "at the image's resolution, bilinearly"
     null = f" Chance is measured with the masks of the first {result.shuffled}." if result.shuffled < result.n else ""
-    passed, by_position = result.literature
-    return (
-        f"{rule}; overlaps are counted {grid}.{null} The rule of the literature, IoU > {FLOOR:g}, would pass {passed} units, "
-        f"{by_position} of them by where and how often concepts are alone."
-    )
+    return f"{rule}; overlaps are counted {grid}.{null}"
 
 
 def _histograms(result: Dissection, most: int = 18) -> list[Block]:

@@ -44,7 +44,6 @@ class UnitLabel:
         fraction: the part of the unit's cells above ``threshold``.
         iqr: information quality ratio at that level, 0..1; see :func:`~.levels.information_quality`.
         iou_low, iou_high: 95 % interval of the IoU over other samples (bootstrap).
-        passes_literature: the unit's best IoU exceeds 0.04, which is all that Bau et al. 2020 ask for.
     """
 
     layer: str
@@ -66,7 +65,6 @@ class UnitLabel:
     iqr: float = math.nan
     iou_low: float = math.nan
     iou_high: float = math.nan
-    passes_literature: bool = False
 
     @property
     def excess(self) -> float:
@@ -116,8 +114,6 @@ class LayerTable:
     choice: LevelChoice | None = None
     low: Tensor = field(default_factory=_nothing)
     high: Tensor = field(default_factory=_nothing)
-    literature: Tensor = field(default_factory=_nothing)
-    by_position: Tensor = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True)
@@ -156,15 +152,6 @@ class Dissection:
     def chance(self) -> float:
         """How many units the floors alone label when samples are shuffled, on average."""
         return sum(float(table.chance.sum()) for table in self.layers)
-
-    @property
-    def literature(self) -> tuple[int, int]:
-        """How many units pass the rule of Bau et al. 2020 (IoU > 0.04), and how many of these by position and frequency alone."""
-        passed = [table for table in self.layers if len(table.literature)]
-        return (
-            sum(int(table.literature.sum()) for table in passed),
-            sum(int(table.by_position.sum()) for table in passed),
-        )
 
     def labels(self) -> list[UnitLabel]:
         """Every unit that has a label, found ones first, then by how far they exceed chance."""
@@ -227,5 +214,4 @@ class Dissection:
             iqr=at(table.iqr),
             iou_low=at(table.low),
             iou_high=at(table.high),
-            passes_literature=at(table.literature) > 0,
         )
