@@ -85,10 +85,12 @@ def same(networks: Networks, net: nn.Module, *shape: int) -> bool:
         return torch.allclose(networks.generator(z).reshape(-1), net(z).reshape(-1), atol=1e-5)
 
 
-@pytest.mark.parametrize("plan", [DCGAN32, COURSE, SEVEN], ids=["dcgan32", "coursera", "seven"])
+@pytest.mark.parametrize(
+    "plan", [pytest.param(DCGAN32, marks=pytest.mark.slow), COURSE, SEVEN], ids=["dcgan32", "coursera", "seven"]
+)
 @pytest.mark.parametrize(
     "act",
-    [nn.ReLU(), nn.LeakyReLU(0.2), nn.LeakyReLU(0.1), nn.Tanh(), nn.ELU()],
+    [nn.ReLU(), nn.LeakyReLU(0.2), pytest.param(nn.LeakyReLU(0.1), marks=pytest.mark.slow), nn.Tanh(), nn.ELU()],
     ids=["relu", "l.2", "l.1", "tanh", "elu"],
 )
 def test_stride_padding_and_activation_are_found(
@@ -154,7 +156,15 @@ def test_averaged_weights_come_first_and_it_is_said(tmp_path: Path) -> None:
     assert any("averaged" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("kind", ["spectral", "spectral-new", "weight", "weight-new"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("spectral", marks=pytest.mark.slow),
+        "spectral-new",
+        pytest.param("weight", marks=pytest.mark.slow),
+        "weight-new",
+    ],
+)
 def test_reparametrised_weights_are_folded(kind: str, tmp_path: Path) -> None:
     net = trained(deconv_net(SEVEN, nn.ReLU()), 24, 1, 1, steps=1)
     wrap = {

@@ -123,6 +123,7 @@ def test_a_one_hot_label_is_seen_in_the_first_layer(shared: Path) -> None:
     assert found.latent.shape == (100,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", ["bangla-dcgan-tonygms2", "celeba64-dcgan-negiutsav"])
 def test_collapsed_nets_open_with_a_loud_note(shared: Path, slug: str) -> None:
     folder = shared / "checkpoints" / slug
@@ -133,6 +134,7 @@ def test_collapsed_nets_open_with_a_loud_note(shared: Path, slug: str) -> None:
     assert not any(a.sure for a in found.assumptions if a.name in ("activation", "geometry"))
 
 
+@pytest.mark.slow
 def test_assuming_the_true_activation_gives_the_true_images(shared: Path) -> None:
     folder = shared / "checkpoints" / "celeba64-dcgan-negiutsav"
     assert off_by(opened(folder, activation="lrelu0.1"), facts(folder)[1]) <= 1e-3

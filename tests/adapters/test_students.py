@@ -32,24 +32,24 @@ USUAL: dict[str, Make] = {
     "nested": lambda: stack(D28, home="blocks"),
     "attributes": lambda: stack(D28, names=NAMES28),
     "linear first": lambda: stack("L1568 B R V32x7x7 T16k4s2p1 B R T1k4s2p1 tanh", names=["fc", "bn", "d1", "b1", "d2"]),
+    "shuffled": lambda: stack("L392 V8x7x7 B R C48k3s1p1 P B R C24k3s1p1 P B R C1k3s1p1 tanh", names=NAMES_FC),
+    "uniform": lambda: stack(D28, prior="uniform", names=NAMES28),
+    "one-hot behind z": lambda: labelled("one-hot after", D28),
+    "one-hot before z": lambda: labelled("one-hot before", D28),
+    "label through a layer": lambda: labelled("fc", D28),
+    "two branches": lambda: joined(TwoBranch(), (16, 1, 1), 10),
+}  # fmt: skip
+
+RARE: dict[str, Make] = {
     "five by five, output padding": lambda: stack("T32k4s1p0 B R T16k5s2p2o1 B R T3k5s2p2o1 tanh"),
     "refining convolutions": lambda: stack("T32k7s1p0 B R T16k4s2p1 B R C16k3s1p1 B R T1k4s2p1 tanh"),
-    "shuffled": lambda: stack("L392 V8x7x7 B R C48k3s1p1 P B R C24k3s1p1 P B R C1k3s1p1 tanh", names=NAMES_FC),
     "shuffled behind the norm": lambda: stack("L392 V8x7x7 B R C48k3s1p1 B R P C4k3s1p1 P tanh".replace("C4", "C12"),
                                               names=["fc", "bn0", "conv1", "bn1", "conv2"]),
     "norm behind the activation": lambda: stack(D28.replace("B R", "R B"), names=NAMES28),
     "corners aligned": lambda: stack("L392 V8x7x7 B Uc C16k3s1p1 B K Uc C12k3s1p1 B K C1k3s1p1 tanh"),
     "dropout": lambda: stack("T32k7s1p0 B R D T16k4s2p1 B R D T12k3s1p1 B R T1k4s2p1 tanh"),
     "group norms between": lambda: stack("T32k7s1p0 B R T16k4s2p1 G R T12k3s1p1 B R T1k4s2p1 tanh"),
-    "uniform": lambda: stack(D28, prior="uniform", names=NAMES28),
-    "one-hot behind z": lambda: labelled("one-hot after", D28),
-    "one-hot before z": lambda: labelled("one-hot before", D28),
-    "label through a layer": lambda: labelled("fc", D28),
-    "two branches": lambda: joined(TwoBranch(), (16, 1, 1), 10),
     "two linear branches": lambda: joined(TwoBranchMlp(), (16,), 10),
-}  # fmt: skip
-
-RARE: dict[str, Make] = {
     **{home: lambda home=home: stack(D32, home=home) for home in ("main", "model", "net", "layers")},  # type: ignore[misc]
     "64 pixels": lambda: stack(D64),
     "norms called after layers": lambda: stack(D32, names=["deconv1", "deconv1_bn", "deconv2", "deconv2_bn", "d3", "d3_bn", "d4"]),
