@@ -314,6 +314,7 @@ def test_nothing_global_is_changed(tmp_path: Path) -> None:
     assert grad == torch.is_grad_enabled()
 
 
+@pytest.mark.slow
 def test_a_full_size_dcgan_opens_in_time(tmp_path: Path) -> None:
     plan = [(256, 4, 1, 0), (128, 4, 2, 1), (64, 4, 2, 1), (32, 4, 2, 1), (3, 4, 2, 1)]
     net = trained(deconv_net(plan, nn.ReLU(), z=100), 100, 1, 1, steps=30)

@@ -209,6 +209,7 @@ def in_group(rank: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_real_processes_exchange_share_failures_and_notice_that_they_differ(tmp_path: Path) -> None:
     from torch.multiprocessing.spawn import spawn
 

@@ -148,6 +148,7 @@ def test_the_coordinate_that_sets_brightness_comes_first_in_lime_and_ablation_an
     assert any("`z[5]`" in finding.text and "brightness" in finding.text for finding in section.findings)
 
 
+@pytest.mark.slow
 def test_random_generators_have_no_coordinate_apart() -> None:
     for seed in range(3):
         session = Session(tiny_gan("random", seed=seed, discriminator=False), n=64)

@@ -52,7 +52,7 @@ def overlap(found: Tensor, truth: Tensor) -> float:
     return float((found & truth).sum() / (found | truth).sum())
 
 
-@pytest.mark.parametrize(("painted", "least"), [((3,), 0.7), ((0, 3, 7), 0.9)])
+@pytest.mark.parametrize(("painted", "least"), [((3,), 0.7), pytest.param((0, 3, 7), 0.9, marks=pytest.mark.slow)])
 def test_what_is_painted_on_some_samples_is_found_in_all_others(
     tmp_path: Path, painted: tuple[int, ...], least: float
 ) -> None:
