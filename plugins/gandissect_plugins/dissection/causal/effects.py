@@ -28,6 +28,7 @@ from .plan import Plan, UnitSet, candidate_sets, cover, single_units
 from .resampling import Effect
 from .roles import LEAST, Role, Tested, UnitCause, role_of
 from .singles import Bench, cross_moments, insertion_test, single_causes
+from .words import or_zero
 
 SHOWN = 8
 TRIAL = 6
@@ -135,18 +136,14 @@ def causal_tests(session: Session, result: Dissection, plan: Plan, areas: Tensor
     with session.progress.phase("switching units off and on", len(sets) + len(singles)) as advance:
         tests = _sets(bench, sets, plan, areas, advance)
         causes = single_causes(bench, singles, concepts, advance)
-    strongest = sorted(tests, key=lambda test: (not test.causal, -_or_zero(test.effect.removed)))
+    strongest = sorted(tests, key=lambda test: (not test.causal, -or_zero(test.effect.removed)))
     doses = tuple(_dose(bench, test) for test in strongest[: plan.doses])
-    adding = sorted(tests, key=lambda test: -_or_zero(test.insertion.value))
+    adding = sorted(tests, key=lambda test: -or_zero(test.insertion.value))
     maps = tuple(_map(bench, test, plan) for test in adding[: plan.maps])
     orders = tuple(_orders(bench, test, plan, areas) for test in strongest[: plan.orders])
     layers = [table.layer.name for table in result.layers if table.layer.editable]
     artifacts = artifact_units(session, layers, count=plan.artifacts, fdr=result.fdr) if plan.artifacts else None
     return CausalTests(tuple(indices), tuple(tests), tuple(causes), result.fdr, doses, maps, orders, artifacts)
-
-
-def _or_zero(value: float) -> float:
-    return 0.0 if math.isnan(value) else value
 
 
 def _covering(result: Dissection, areas: Tensor, concepts: Sequence[str], count: int) -> list[int]:
@@ -187,7 +184,7 @@ def _best_set(bench: Bench, concept: str, plan: Plan, areas: Tensor) -> UnitSet:
     def tried(one: UnitSet) -> tuple[float, float]:
         made = ablate(session, one.layer, one.units, concept, samples=trial, keep_images=TRIAL)
         change = float((made.images_after - made.images_before).abs().mean())
-        return _or_zero(made.removed().removed), change
+        return or_zero(made.removed().removed), change
 
     found = [tried(one) for one in by_iou]
     most = max(removed for removed, _ in found)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gandissect.metrics.resampling import bootstrap_weights
+
 BOOTSTRAP = 1000
 FLIPS = 1999
 
@@ -59,9 +61,9 @@ class Resampling:
     @staticmethod
     def of(n: int, rng: np.random.Generator) -> Resampling:
         """Draws for ``n`` samples."""
-        counts = rng.multinomial(n, np.full(n, 1.0 / n), size=BOOTSTRAP)
+        weights = bootstrap_weights(n, BOOTSTRAP, rng)
         signs = 2 * rng.integers(0, 2, (FLIPS, n)) - 1
-        return Resampling(torch.from_numpy(counts).double(), torch.from_numpy(signs).double())
+        return Resampling(torch.from_numpy(weights), torch.from_numpy(signs).double())
 
     def rows(self, places: Tensor) -> Resampling:
         """The draws for some of the samples (int64)."""

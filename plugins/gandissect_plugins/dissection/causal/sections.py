@@ -22,7 +22,7 @@ from .figures import (
     order_figure,
 )
 from .roles import MEANINGS, Role, Tested, UnitCause
-from .words import between, percent, units_of
+from .words import between, or_zero, percent, units_of
 
 MEANING = f"""**Off.** Units are set to zero everywhere, x(1 − a) + r·a with a = 1 and r = 0, in the same samples, and the area of every
 concept is measured again by the same segmenter. A set is the units of one layer that follow the concept best, by IoU or by
@@ -49,7 +49,7 @@ of places shows. Artifact units are told by a discriminator that has its own bli
 
 def causality(tests: CausalTests) -> Section:
     """What switching units off and on does, with pictures."""
-    strongest = sorted(tests.concepts, key=lambda test: (not test.causal, -_or_zero(test.effect.removed)))
+    strongest = sorted(tests.concepts, key=lambda test: (not test.causal, -or_zero(test.effect.removed)))
     blocks: list[Block] = []
     if strongest:
         blocks.append(compare(strongest[0]))
@@ -64,10 +64,6 @@ def causality(tests: CausalTests) -> Section:
     if tests.artifacts is not None:
         blocks += _artifact_blocks(tests.artifacts)
     return Section("What units cause", *blocks, summary=_summary(strongest, tests), meaning=MEANING)
-
-
-def _or_zero(value: float) -> float:
-    return 0.0 if isnan(value) else value
 
 
 def _summary(strongest: list[ConceptTest], tests: CausalTests) -> str:
@@ -157,7 +153,7 @@ def _role_table(tests: CausalTests) -> Table:
     order = list(Role)
     rows = sorted(
         tests.causes,
-        key=lambda cause: (order.index(tests.roles[cause.layer, cause.unit]), -_or_zero(cause.ablation.value)),
+        key=lambda cause: (order.index(tests.roles[cause.layer, cause.unit]), -or_zero(cause.ablation.value)),
     )
     return Table(
         columns, [_role_row(cause, tests.roles[cause.layer, cause.unit]) for cause in rows],

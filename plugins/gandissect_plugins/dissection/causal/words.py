@@ -28,6 +28,11 @@ def whole(part: float) -> str:
     return f"{round(100 * part) + 0:d}".replace("-", "−")
 
 
+def or_zero(value: float) -> float:
+    """The value, 0 where it is NaN: what could not be measured comes last in an order."""
+    return 0.0 if isnan(value) else value
+
+
 def units_of(count: int) -> str:
     """ "1 unit", "8 units"."""
     return f"{count} unit{'s' if count != 1 else ''}"
