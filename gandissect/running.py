@@ -34,12 +34,16 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Reading:
-    """What a pass has to look at: layers of both networks, the discriminator's logits, generated or real images."""
+    """What a pass has to look at: layers of both networks, the discriminator's logits, generated or real images.
+
+    Without ``images`` the generator runs only as far as its layers are read.
+    """
 
     generator: tuple[str, ...] = ()
     discriminator: tuple[str, ...] = ()
     scores: bool = False
     real: bool = False
+    images: bool = True
 
     @classmethod
     def of(cls, streams: Iterable[Stream], real: bool) -> Reading:
@@ -56,7 +60,8 @@ class Reading:
         if real and layers("generator"):
             raise UsageError("real images have no generator activations; invert them first")
         judged = bool(layers("discriminator")) or any(stream.needs_scores for stream in asked)
-        return cls(layers("generator"), layers("discriminator"), judged, real)
+        images = judged or any(stream.needs_images for stream in asked) or not layers("generator")
+        return cls(layers("generator"), layers("discriminator"), judged, real, images)
 
 
 @runtime_checkable
@@ -153,7 +158,8 @@ class Runner:
             return torch.zeros(len(indices), 0), pictures.to(generator.device), {}
         whole = range(start, start + self.block)
         latents = sampling.latents(self.seed, whole, generator.latent)
-        with tap(generator.module, reading.generator) as acts:
+        images = torch.zeros(self.block, 0)
+        with tap(generator.module, reading.generator, only=not reading.images) as acts:
             images = generator(latents.to(generator.device), self.labels(whole))
         return latents, images, dict(acts)
 

@@ -95,9 +95,15 @@ def _halves(fine: Sequence[int], coarse: Sequence[int]) -> bool:
 
 
 class Stream(ABC):
-    """A quantity per sample. Subclasses are frozen dataclasses: equal values are the same stream."""
+    """A quantity per sample. Subclasses are frozen dataclasses: equal values are the same stream.
+
+    Attributes:
+        needs_scores: the discriminator has to run.
+        needs_images: the generator has to run to its end, not only to the layers that are read.
+    """
 
     needs_scores: bool = False
+    needs_images: bool = True
 
     @abstractmethod
     def of(self, batch: Batch) -> Tensor:
@@ -111,6 +117,8 @@ class Stream(ABC):
 @dataclass(frozen=True)
 class Latents(Stream):
     """float32 [N, D]."""
+
+    needs_images = False
 
     def of(self, batch: Batch) -> Tensor:
         return batch.latents
@@ -130,6 +138,8 @@ class Activations(Stream):
 
     name: str
     network: Role = "generator"
+
+    needs_images = False
 
     def of(self, batch: Batch) -> Tensor:
         source = batch.generator if self.network == "generator" else batch.discriminator

@@ -49,14 +49,21 @@ class _Calls:
         return count
 
 
+class _AllRead(Exception):
+    """Ends a forward pass of which nothing more is needed."""
+
+
 @contextmanager
-def tap(net: nn.Module, layers: Sequence[str], edit: Edit | None = None) -> Generator[dict[str, Tensor]]:
+def tap(
+    net: nn.Module, layers: Sequence[str], edit: Edit | None = None, *, only: bool = False
+) -> Generator[dict[str, Tensor]]:
     """Outputs of ``layers`` as the network runs, optionally replaced by ``edit``; every hook is gone afterwards.
 
     Args:
         net: the module that will be called.
         layers: dotted names; ``relu@1`` is the second call of a module that runs more than once per pass.
         edit: called with (name, output) for each of them; what it returns replaces the output.
+        only: nothing but these layers is needed: the block, which is to hold one call of the network, ends when all are read.
 
     Yields:
         a dict filled by each forward pass: layer name -> its (edited) output, with its autograd history.
@@ -79,6 +86,8 @@ def tap(net: nn.Module, layers: Sequence[str], edit: Edit | None = None) -> Gene
             return None
         if edit is None:
             acts[name] = output
+            if only and len(acts) == len(layers):
+                raise _AllRead
             return None
         acts[name] = edited = edit(name, output)
         return edited
@@ -88,7 +97,11 @@ def tap(net: nn.Module, layers: Sequence[str], edit: Edit | None = None) -> Gene
         for module_name, module in modules.items():
             handle = module.register_forward_hook(partial(watch, module_name))
             hooks.callback(handle.remove)
-        yield acts
+        try:
+            yield acts
+        except Exception:
+            if not only or len(acts) < len(layers):  # scripted modules raise an exception of their own for ours
+                raise
 
 
 def as_map(activation: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+from typing import cast
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from gandissect.errors import NoSuchCapability, UnknownName, UsageError
 from gandissect.real import RealImages
 from gandissect.reducers import KeepSpec, MomentsSpec, TailSpec
 from gandissect.session import Activations, Areas, CellAreas, Images, Masks, Scores, Session, Want
-from gandissect.testing import tiny_gan
+from gandissect.testing import PLANTED, tiny_gan
 
 BRIGHT = Vocabulary([CallableSegmenter(lambda images: images.mean(1) > 0, ["bright"])])
 WANTS = [
@@ -52,6 +54,18 @@ def test_fused_wants_cost_one_pass() -> None:
 def test_fewer_samples_are_a_prefix_of_more() -> None:
     few, many = Session(tiny_gan("random"), n=5), Session(tiny_gan("random"), n=50)
     assert torch.equal(few.images(5), many.images(50)[:5])
+
+
+def test_a_pass_that_looks_at_no_image_reads_the_same_activations() -> None:
+    gan = tiny_gan("planted")
+    want = Want((Activations(PLANTED.layer),), KeepSpec(), 5)
+    alone, together = Session(gan, n=5), Session(gan, n=5)
+    together.prepare([want, Want((Images(),), KeepSpec(), 5)])
+    outputs: list[torch.Tensor] = []
+    handle = gan.generator.module.register_forward_hook(lambda _module, _args, out: outputs.append(out))
+    read = alone[want]
+    handle.remove()
+    assert torch.equal(cast(torch.Tensor, read), cast(torch.Tensor, together[want])) and not outputs
 
 
 def test_what_is_known_is_not_generated_again() -> None:

@@ -58,3 +58,19 @@ def test_an_unknown_layer_is_refused_before_anything_is_hooked() -> None:
     with pytest.raises(UnknownName, match="did you mean"), tap(module, ["0", "11"]):
         pass
     assert hooks(module) == 0
+
+
+def test_a_pass_that_is_only_for_its_layers_ends_at_the_last_of_them() -> None:
+    module, x = net(), torch.randn(5, 3)
+    ran: list[str] = []
+    module[4].register_forward_hook(lambda *_: ran.append("output"))
+    with tap(module, ["1@1", "0"], only=True) as acts:
+        module(x)
+    assert torch.equal(acts["1@1"], module[:4](x)) and torch.equal(acts["0"], module[0](x)) and not ran
+    assert hooks(module) == 1
+
+
+def test_a_failure_before_the_last_layer_is_not_taken_for_its_end() -> None:
+    module = net()
+    with pytest.raises(RuntimeError), tap(module, ["2", "4"], only=True):
+        module(torch.randn(5, 7))

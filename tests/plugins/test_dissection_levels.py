@@ -1,20 +1,27 @@
 """Levels: the reference's exact tables of information quality, and what one streaming pass makes of them."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from gandissect_plugins.dissection import dissect
 from gandissect_plugins.dissection.active import ActiveCells, CodedCells
-from gandissect_plugins.dissection.bins import Bins, BinsSpec
+from gandissect_plugins.dissection.bins import Bins, BinsResult, BinsSpec
+from gandissect_plugins.dissection.dissect import chosen_layers
+from gandissect_plugins.dissection.evidence import at_levels, plan_of
 from gandissect_plugins.dissection.exact import exact_levels
 from gandissect_plugins.dissection.levels import best_levels, bin_candidates, information_quality
+from gandissect_plugins.dissection.overlap import GridAreas
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gandissect.errors import UsageError
-from gandissect.session import Session
+from gandissect.paired import BitsResult, BitsSpec
+from gandissect.reducers import TailResult
+from gandissect.session import Masks, Session, Want
 from gandissect.tap import tap
 from gandissect.testing import PLANTED, tiny_gan
 from gandissect.vocabulary import build_vocabulary
@@ -171,6 +178,20 @@ def test_codes_and_a_list_of_the_same_cells_agree() -> None:
         assert torch.equal(a, b)
     for a, b in zip(dense.per_sample(areas, least % 3), listed.per_sample(areas, least % 3), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_what_the_bins_counted_is_what_the_kept_codes_hold(session: Session) -> None:
+    (info,) = chosen_layers(session.gan, [PLANTED.layer])
+    concepts = session.vocabulary.concepts
+    plan = plan_of(session.gan, [info], concepts, 300, 0.01, "iqr", "cell")
+    grids = GridAreas(cast(BitsResult, session[Want((Masks(),), BitsSpec(), 300)]))
+    bins = cast(BinsResult, session[plan.bins_want(info)])
+    tail = cast(TailResult, session[plan.tail_want(info)])
+    found = at_levels(info, tail, bins, grids, torch.ones(len(concepts), dtype=torch.bool), plan)
+    plain = replace(cast(CodedCells, found.active), known=None)
+    ((_, areas),) = grids.columns(info.height, info.width, 300)
+    assert torch.equal(found.active.count(), plain.count()) and found.overlap is not None
+    torch.testing.assert_close(found.overlap, plain.overlaps(areas), rtol=1e-5, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -129,10 +129,11 @@ class ActiveCells(Active):
 
 @dataclass(frozen=True)
 class CodedCells(Active):
-    """Active where ``codes`` int16 [n, U, cells] reach ``least`` int64 [U]."""
+    """Active where ``codes`` int16 [n, U, cells] reach ``least`` int64 [U]; ``known`` is :meth:`count`, where that was counted before."""
 
     codes: Tensor
     least: Tensor
+    known: Tensor | None = None
 
     def _lit(self, codes: Tensor) -> Tensor:
         return codes >= self.least.to(torch.int16)[:, None]
@@ -146,12 +147,17 @@ class CodedCells(Active):
 
     @cached_property
     def _counted(self) -> Tensor:
+        if self.known is not None:
+            return self.known
         return sum((self._lit(self.codes[part]).sum((0, 2)) for part in self._chunks()), torch.zeros(self.units).long())
 
     def select(self, start: int, stop: int) -> CodedCells:
         if (start, stop) == (0, self.units):
             return self
-        return CodedCells(stop - start, self.samples, self.cells, self.codes[:, start:stop], self.least[start:stop])
+        known = None if self.known is None else self.known[start:stop]
+        return CodedCells(
+            stop - start, self.samples, self.cells, self.codes[:, start:stop], self.least[start:stop], known
+        )
 
     def overlaps(self, areas: Tensor) -> Tensor:
         total = torch.zeros(self.units, areas.shape[2], dtype=torch.float64)
@@ -163,10 +169,11 @@ class CodedCells(Active):
 
     def per_sample(self, areas: Tensor, concept: Tensor) -> tuple[Tensor, Tensor]:
         active, overlap = torch.zeros(2, self.samples, self.units)
+        counted = torch.cat([areas, areas.new_ones(1, 1, 1).expand(*areas.shape[:2], 1)], 2)
         for part in self._chunks():
-            lit = self._lit(self.codes[part]).float()
-            active[part] = lit.sum(2)
-            overlap[part] = torch.bmm(lit, areas[part]).gather(2, concept.expand(len(lit), -1)[..., None])[..., 0]
+            sums = torch.bmm(self._lit(self.codes[part]).float(), counted[part])
+            active[part] = sums[..., -1]
+            overlap[part] = sums.gather(2, concept.expand(len(sums), -1)[..., None])[..., 0]
         return active, overlap
 
     def blocks(self, order: Tensor, cells: int, units: int) -> Iterator[Tensor]:

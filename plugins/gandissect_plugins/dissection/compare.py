@@ -17,7 +17,7 @@ from .active import Active
 from .chance import p_values, shuffled_overlaps
 from .overlap import iou
 
-_NULL_BYTES = 128 * 2**20  # of shuffled overlaps held at once
+_NULL_BYTES = 48 * 2**20  # of shuffled overlaps held at once
 
 
 class Comparison:
@@ -43,9 +43,13 @@ class Comparison:
         *,
         rng: Callable[[], np.random.Generator],
         draws: int,
+        overlap: Tensor | None = None,
     ) -> None:
-        """Take in the concepts ``columns``, areas float32 [n, cells, K'], of which ``tested`` bool [K] may be labels."""
-        self.area[columns] = areas.double().sum((0, 1))
+        """Take in the concepts ``columns``, areas float32 [n, cells, K'], of which ``tested`` bool [K] may be labels.
+
+        ``overlap`` float64 [U, K'] is that of the unshuffled samples, where it was counted before.
+        """
+        self.area[columns] = torch.from_numpy(areas.numpy().sum((0, 1), dtype=np.float64))
         rows = max(active.samples - 1, draws)
         step = max(1, _NULL_BYTES // (4 * rows * areas.shape[2]))
         first = not self._best
@@ -53,7 +57,8 @@ class Comparison:
             stop = min(start + step, active.units)
             chosen = active.select(start, stop)
             null = shuffled_overlaps(chosen, areas, rng=rng(), draws=draws)
-            best = self._take(chosen, areas, null, slice(start, stop), columns, tested)
+            observed = chosen.overlaps(areas) if overlap is None else overlap[start:stop]
+            best = self._take(chosen.count(), observed, null, slice(start, stop), columns, tested)
             if first:
                 self._best.append(best)
             else:
@@ -64,11 +69,10 @@ class Comparison:
                 )
 
     def _take(
-        self, active: Active, areas: Tensor, null: Tensor, rows: slice, columns: slice, tested: Tensor
+        self, count: Tensor, observed: Tensor, null: Tensor, rows: slice, columns: slice, tested: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Fill one block of the tables; the greatest excess of every shuffle in floors, and its concept, [P, U] each."""
-        area, count = self.area[columns], active.count()
-        observed = active.overlaps(areas)
+        area = self.area[columns]
         self.overlap[rows, columns] = observed
         self.iou[rows, columns] = iou(observed, count, area)
         self.p[rows, columns] = p_values(observed, null)

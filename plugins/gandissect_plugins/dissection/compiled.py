@@ -13,6 +13,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., object])
+_ROUNDING = 1e-12
+"""How far all corners are to be above a level, beside their differences, for no pixel between them to be rounded below it."""
 
 
 class Geometry(NamedTuple):
@@ -72,9 +74,12 @@ def _add_block(
     """The pixels above ``least`` in block ``place`` (sample, block) with corners a b over c d; with concepts added to ``counts[row]``."""
     a, b, c, d = corners
     total = np.int64(0)
+    whole = min(corners) - least > _ROUNDING * (max(corners) - min(corners) + abs(least))
     for w in range(geometry.down.shape[0]):
         lit = np.uint64(0)
-        for bit in range(geometry.down.shape[1]):
+        if whole:
+            lit = ~lit
+        for bit in range(0 if whole else geometry.down.shape[1]):
             left = a + (c - a) * geometry.down[w, bit]
             right = b + (d - b) * geometry.down[w, bit]
             lit |= np.uint64(left + (right - left) * geometry.across[w, bit] > least) << np.uint64(bit)

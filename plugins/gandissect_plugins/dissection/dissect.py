@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar, cast
 
 import torch
@@ -29,7 +29,7 @@ from .chance import benjamini_hochberg
 from .compare import Comparison
 from .evidence import AtLevels, Plan, at_levels, category_present, counted, plan_of
 from .floors import correlation_floor, iou_floors
-from .intervals import with_intervals
+from .intervals import bootstrap_weights, with_intervals
 from .overlap import GridAreas, iou, presence
 from .pixels import at_image_resolution
 from .tables import Dissection, LayerTable, UnitLabel
@@ -220,7 +220,8 @@ class _Layers:
         shuffled = Comparison(units, iou_floors(units, ground.concepts))
         for columns, areas in ground.areas.columns(info.height, info.width, active.samples):
             rng = partial(self.session.rng, f"dissection {info.name}")
-            shuffled.add(active, areas, columns, ground.tested, rng=rng, draws=self.draws)
+            known = None if found.overlap is None else found.overlap[:, columns]
+            shuffled.add(active, areas, columns, ground.tested, rng=rng, draws=self.draws, overlap=known)
         counts = found.counts or counted(active, shuffled, category_present(ground.seen, ground.concepts))
         p = shuffled.p.clone()
         p[:, ~ground.tested] = float("nan")
@@ -236,9 +237,13 @@ class _Layers:
     def _intervals(self, result: Dissection, table: LayerTable) -> tuple[Tensor, Tensor]:
         """The lower and the upper end for each unit of one layer: float64 [U] each."""
         actives = {table.layer.name: self._at_levels(table.layer).active}
-        rng = self.session.rng("dissection bootstrap")  # the same weights for every layer
-        (told,) = with_intervals(replace(result, layers=(table,)), actives, self.ground.areas, rng).layers
+        (told,) = with_intervals(replace(result, layers=(table,)), actives, self.ground.areas, self._weights).layers
         return told.low, told.high
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        samples = min(self.samples(info) for info in self.infos)
+        return bootstrap_weights(samples, self.session.rng("dissection bootstrap"))
 
 
 def judged(result: Dissection) -> Dissection:

@@ -169,6 +169,12 @@ class AtLevels:
     counts: Counts | None = None
     choice: LevelChoice | None = None
 
+    @property
+    def overlap(self) -> Tensor | None:
+        """The overlap of ``active`` with every concept, float64 [U, K], where it is counted already."""
+        whole = self.counts is not None and self.counts.cells == self.active.samples * self.active.cells
+        return self.counts.overlap if self.counts is not None and whole else None
+
 
 def at_levels(
     info: LayerInfo, tail: TailResult, bins: BinsResult | None, areas: GridAreas, tested: Tensor, plan: Plan
@@ -192,11 +198,11 @@ def _by_quality(bins: BinsResult, cells: int, tested: Tensor, plan: Plan) -> AtL
     units, concepts = torch.arange(len(edges)), len(bins.area)
     edge = edges.gather(1, choice.place[:, None])[:, 0]
     counted_above = bins.above[units, edge]
-    active = CodedCells(len(units), len(bins.codes), cells, bins.codes, bins.first + edge)
+    count = counted_above[:, concepts].round().long()
+    known = count if len(bins.codes) * cells == bins.cells else None
+    active = CodedCells(len(units), len(bins.codes), cells, bins.codes, bins.first + edge, known)
     within = counted_above[:, concepts + 1 :][:, list(plan.groups)]
-    counts = Counts(
-        counted_above[:, :concepts], counted_above[:, concepts].round().long(), within, bins.area, bins.cells
-    )
+    counts = Counts(counted_above[:, :concepts], count, within, bins.area, bins.cells)
     return AtLevels(candidates.level[units, choice.place], active, counts, choice)
 
 
@@ -207,7 +213,7 @@ def _tail_candidates(info: LayerInfo, tail: TailResult, grids: GridAreas, plan: 
     overlap = torch.zeros(len(tail.values), len(found), grids.masks.shape[0], dtype=torch.float64)
     area = torch.zeros(grids.masks.shape[0], dtype=torch.float64)
     for columns, areas in grids.columns(info.height, info.width, plan.n):
-        area[columns] = areas.double().sum((0, 1))
+        area[columns] = areas.sum((0, 1), dtype=torch.float64)
         for place, (_, active) in enumerate(found):
             overlap[:, place, columns] = active.overlaps(areas)
     level = torch.stack([level for level, _ in found], 1)

@@ -1,6 +1,6 @@
 """How far a label's IoU would move with other samples: 95 % intervals by the bootstrap.
 
-result = with_intervals(result, {"layer4": active}, GridAreas(masks), rng)
+result = with_intervals(result, {"layer4": active}, GridAreas(masks), bootstrap_weights(1000, rng))
 result.table("layer4").low, result.table("layer4").high     # float64 [U]
 """
 
@@ -20,16 +20,20 @@ from .tables import Dissection, LayerTable
 RESAMPLES = 1000
 
 
-def with_intervals(
-    result: Dissection, actives: Mapping[str, Active], areas: GridAreas, rng: np.random.Generator
-) -> Dissection:
+def bootstrap_weights(samples: int, rng: np.random.Generator) -> Tensor:
+    """How often each sample is drawn in each resample: float32 [``RESAMPLES``, samples].
+
+    Poisson of mean 1 (the Poisson bootstrap, which needs no number of samples in advance).
+    """
+    return torch.from_numpy(rng.poisson(1.0, (samples, RESAMPLES)).astype(np.float32)).T
+
+
+def with_intervals(result: Dissection, actives: Mapping[str, Active], areas: GridAreas, weights: Tensor) -> Dissection:
     """The same dissection with intervals of every label's IoU.
 
-    Every sample gets a Poisson weight of mean 1 (the Poisson bootstrap, which needs no number of samples in advance), the same for all
-    units; counts are those of the layer's grid, and the interval is scaled to the IoU that is reported.
+    ``weights`` are the same for all units; counts are those of the layer's grid, and the interval is scaled to the IoU that is
+    reported.
     """
-    samples = max((active.samples for active in actives.values()), default=0)
-    weights = torch.from_numpy(rng.poisson(1.0, (samples, RESAMPLES)).astype(np.float32)).T
     tables = [_intervals(table, actives[table.layer.name], areas, weights) for table in result.layers]
     return replace(result, layers=tuple(tables))
 
@@ -40,9 +44,9 @@ def _intervals(table: LayerTable, active: Active, grids: GridAreas, weights: Ten
         inside = (table.label >= columns.start) & (table.label < columns.stop)
         concept = (table.label - columns.start).clamp(0, columns.stop - columns.start - 1)
         count, overlap = active.per_sample(areas, concept)
-        covered = areas.sum(1)[:, concept]  # [n, U]
-        measured = _iou(overlap.double().sum(0), count.double().sum(0), covered.double().sum(0))
-        drawn = _iou(weights @ overlap, weights @ count, weights @ covered)
+        covered = areas.sum(1)  # [n, K]
+        measured = _iou(overlap.double().sum(0), count.double().sum(0), covered.double().sum(0)[concept])
+        drawn = _iou(weights @ overlap, weights @ count, (weights @ covered)[:, concept])
         edges = drawn.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
         reported = table.iou.gather(1, table.label.clamp(min=0)[:, None])[:, 0]
         scale = torch.where(measured > 0, reported / measured.clamp(min=1e-20), 1.0)

@@ -20,6 +20,7 @@ from gandissect.streams import pooled
 from .active import ActiveCells
 
 _CONCEPT_BYTES = 128 * 2**20  # of cell areas held at once
+_KNOWN_BYTES = 48 * 2**20  # of cell areas kept for the next question
 _CHUNK = 8  # samples unpacked at a time: small enough to stay in the cache
 
 
@@ -70,7 +71,7 @@ class GridAreas:
     def __init__(self, masks: BitsResult) -> None:
         self.masks = masks
         self._known: dict[tuple[int, int, int], list[tuple[slice, Tensor]]] = {}
-        self._left = _CONCEPT_BYTES
+        self._left = _KNOWN_BYTES
 
     def columns(self, height: int, width: int, samples: int) -> Iterator[tuple[slice, Tensor]]:
         """See :func:`area_columns`."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from gandissect.paired import BitsResult, BitsSpec
 from gandissect.reducers import Reducer, State
 from gandissect.session import Session, Want
-from gandissect.streams import Activations, Masks
+from gandissect.streams import Activations, Batch, Masks, Stream
 from gandissect.tap import as_map
 
 from .blocks import WORTH, Grid, PixelTable, block_counts, map_counts
@@ -47,8 +48,11 @@ class PixelCounts(Reducer):
 
     def add(self, indices: Sequence[int], *streams: Tensor) -> None:
         maps, masks = as_map(streams[0].detach()), streams[1]
-        present = (masks.flatten(2).any(2).float() @ self._groups.float()) > 0
-        self.area += masks.sum((0, 2, 3))
+        pixels = torch.from_numpy(
+            np.bitwise_count(np.packbits(masks.flatten(2).numpy(), axis=2)).sum(2, dtype=np.int64)
+        )
+        present = ((pixels > 0).float() @ self._groups.float()) > 0
+        self.area += pixels.sum(0)
         grid = Grid.under(masks.shape[2:], maps.shape[2:])
         if grid is not None:
             shared, active = map_counts(
@@ -104,6 +108,17 @@ class PixelSpec:
         return PixelCounts(levels, torch.tensor(self.groups), compiled=self.compiled)
 
 
+@dataclass(frozen=True)
+class KnownMasks(Stream):
+    """The concept masks that an earlier pass has kept, bool [N, K, H, W]: no segmenter runs again."""
+
+    masks: BitsResult = field(compare=False, repr=False)
+    needs_images: ClassVar[bool] = False
+
+    def of(self, batch: Batch) -> Tensor:
+        return self.masks.unpack(batch.indices[0], batch.indices[-1] + 1)
+
+
 def at_image_resolution(session: Session, result: Dissection, plan: Plan) -> Dissection:
     """The same dissection with IoU counted at the image's resolution: from kept neighbours, else from one more pass.
 
@@ -120,7 +135,7 @@ def at_image_resolution(session: Session, result: Dissection, plan: Plan) -> Dis
         )
     wants = {
         table.layer.name: Want(
-            (Activations(table.layer.name), Masks()),
+            (Activations(table.layer.name), KnownMasks(masks)),
             PixelSpec(tuple(table.threshold.tolist()), groups, compiled),
             result.n,
         )
