@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -96,6 +97,7 @@ def write_page(report: Report, fidelity: Fidelity, note: str) -> str:
         .render(
             report=report,
             parts=parts,
+            groups=[(name, list(group)) for name, group in groupby(parts, lambda part: part.section.analyzer)],
             findings=[(finding, by_section[id(section)]) for finding, section in report.findings()],
             undone=[part for part in parts if part.section.status != "done"],
             strip=strip,

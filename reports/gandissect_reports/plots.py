@@ -50,6 +50,8 @@ class Key:
 
 def line_plot(block: Line, name: str) -> tuple[Markup, list[Key]]:
     """The lines of ``block`` with their intervals as bands."""
+    from matplotlib.ticker import LogFormatter
+
     variables = _variables(block.series)
 
     def paint(axes: Axes) -> None:
@@ -70,6 +72,8 @@ def line_plot(block: Line, name: str) -> tuple[Markup, list[Key]]:
                 axes.fill_between(x, list(series.low), list(series.high), color=colour, alpha=0.18, linewidth=0)
         if block.log_y:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())  # the default writes formulas, which are not parsed here
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
         _name_places(axes, block.series)
         axes.set_xlabel(block.x_label)
         axes.set_ylabel(block.y_label)

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 from gandissect_plugins.dissection import DissectionAnalyzer, Plan, ablate, causal_tests, dissect
-from gandissect_plugins.dissection.active import ActiveCells
-from gandissect_plugins.dissection.chance import benjamini_hochberg, p_values, shuffled_overlaps
+from gandissect_plugins.dissection.counting.active import ActiveCells
+from gandissect_plugins.dissection.significance.chance import benjamini_hochberg, p_values, shuffled_overlaps
 from gandissect_plugins.vocabularies import MaskFolder
 from PIL import Image
 from torch import nn

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gandissect_plugins.dissection.blocks import Grid, PixelTable, block_counts, map_counts
+from gandissect_plugins.dissection.counting.blocks import Grid, PixelTable, block_counts, map_counts
 from torch import Tensor
 from torch.nn import functional as F
 

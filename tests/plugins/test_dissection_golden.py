@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gandissect_plugins.dissection.overlap import above_threshold, iou
+from gandissect_plugins.dissection.counting.overlap import above_threshold, iou
 from gandissect_plugins.dissection.pixels import PixelCounts
 from safetensors.torch import load_file
 from torch import nn

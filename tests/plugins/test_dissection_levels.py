@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from gandissect_plugins.dissection import dissect
-from gandissect_plugins.dissection.active import ActiveCells, CodedCells
-from gandissect_plugins.dissection.bins import Bins, BinsResult, BinsSpec
+from gandissect_plugins.dissection.counting.active import ActiveCells, CodedCells
+from gandissect_plugins.dissection.counting.bins import Bins, BinsResult, BinsSpec
+from gandissect_plugins.dissection.counting.exact import exact_levels
+from gandissect_plugins.dissection.counting.levels import best_levels, bin_candidates, information_quality
+from gandissect_plugins.dissection.counting.overlap import GridAreas
 from gandissect_plugins.dissection.dissect import chosen_layers
 from gandissect_plugins.dissection.evidence import at_levels, plan_of
-from gandissect_plugins.dissection.exact import exact_levels
-from gandissect_plugins.dissection.levels import best_levels, bin_candidates, information_quality
-from gandissect_plugins.dissection.overlap import GridAreas
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -220,7 +220,7 @@ def test_one_pass_is_enough_for_every_level_and_for_bilinear_counts_at_fixed_one
 
 
 def test_rising_transforms_of_units_change_no_count() -> None:
-    from gandissect_plugins.dissection.overlap import above_threshold
+    from gandissect_plugins.dissection.counting.overlap import above_threshold
 
     from gandissect.reducers import TailSpec, tail_length
 

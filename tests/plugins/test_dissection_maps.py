@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gandissect_plugins.dissection import Dissection, LayerTable, dissect
-from gandissect_plugins.dissection.active import ActiveCells
-from gandissect_plugins.dissection.chance import shuffled_overlaps
-from gandissect_plugins.dissection.compare import Comparison
+from gandissect_plugins.dissection.counting.active import ActiveCells
 from gandissect_plugins.dissection.dissect import judged
 from gandissect_plugins.dissection.maps import (
     beyond_shuffled,
@@ -25,6 +23,8 @@ from gandissect_plugins.dissection.maps import (
 )
 from gandissect_plugins.dissection.position import literature, position_section, total
 from gandissect_plugins.dissection.sections import overview
+from gandissect_plugins.dissection.significance.chance import shuffled_overlaps
+from gandissect_plugins.dissection.significance.compare import Comparison
 
 from gandissect.blocks import Heatmap, Multiples, Scatter, Tabs
 from gandissect.sampling import named_rng

@@ -10,8 +10,8 @@ from gandissect_plugins.attributions.latent import attribute_all_latents, known_
 from gandissect_plugins.attributions.methods import METHODS, Effort
 from gandissect_plugins.attributions.pixels import affordable_methods
 from gandissect_plugins.directions import LatentDirections
-from gandissect_plugins.dissection.active import ActiveCells
-from gandissect_plugins.dissection.chance import _all_shifts, _shifts_of_pairs
+from gandissect_plugins.dissection.counting.active import ActiveCells
+from gandissect_plugins.dissection.significance.chance import _all_shifts, _shifts_of_pairs
 from gandissect_plugins.features import FeatureSpace
 from gandissect_plugins.geometry import sweep
 from gandissect_plugins.gradcam import explain_score

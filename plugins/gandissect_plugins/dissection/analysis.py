@@ -18,10 +18,10 @@ from gandissect.streams import Masks
 
 from .causal import CausalTests, Plan, causal_tests
 from .causal.sections import causality
+from .counting.overlap import presence
 from .dissect import Dissection, dissect, dissection_wants
 from .gallery import unit_gallery
 from .maps import matrix, unit_map
-from .overlap import presence
 from .position import position_section
 from .sections import overview, units_section
 

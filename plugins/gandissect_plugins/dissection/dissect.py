@@ -24,14 +24,14 @@ from gandissect.reducers import TailResult
 from gandissect.session import Session, Want
 from gandissect.streams import Masks
 
-from .bins import BinsResult
-from .chance import benjamini_hochberg
-from .compare import Comparison
+from .counting.bins import BinsResult
+from .counting.overlap import GridAreas, iou, presence
 from .evidence import AtLevels, Plan, at_levels, category_present, counted, plan_of
-from .floors import correlation_floor, iou_floors
-from .intervals import bootstrap_weights, with_intervals
-from .overlap import GridAreas, iou, presence
 from .pixels import at_image_resolution
+from .significance.chance import benjamini_hochberg
+from .significance.compare import Comparison
+from .significance.floors import correlation_floor, iou_floors
+from .significance.intervals import bootstrap_weights, with_intervals
 from .tables import Dissection, LayerTable, UnitLabel
 
 __all__ = ["Dissection", "LayerTable", "UnitLabel", "chosen_layers", "dissect", "dissection_wants", "judged"]

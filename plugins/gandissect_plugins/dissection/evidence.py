@@ -20,11 +20,11 @@ from gandissect.reducers import TailResult, TailSpec, tail_length
 from gandissect.session import Want
 from gandissect.streams import Activations, CellAreas
 
-from .active import Active, ActiveCells, CodedCells
-from .bins import OCTAVES, BinsResult, BinsSpec
-from .compare import Comparison
-from .levels import Candidates, LevelChoice, Quality, best_levels, bin_candidates, information_quality
-from .overlap import GridAreas, above, above_threshold, active_with_category
+from .counting.active import Active, ActiveCells, CodedCells
+from .counting.bins import OCTAVES, BinsResult, BinsSpec
+from .counting.levels import Candidates, LevelChoice, Quality, best_levels, bin_candidates, information_quality
+from .counting.overlap import GridAreas, above, above_threshold, active_with_category
+from .significance.compare import Comparison
 
 CODE_BYTES = 256 * 2**20
 """Memory for activations kept for a test at levels that are only known after the pass."""

@@ -19,8 +19,8 @@ from gandissect.sampling import named_rng
 from gandissect_plugins.features.embedding import MINIMUM, TITLES, Method, embed, neighbour_trust
 
 from .dissect import Dissection, UnitLabel
-from .floors import FLOOR
 from .sections import absent_names, percent_of
+from .significance.floors import FLOOR
 
 Array = NDArray[np.float64]
 ROWS, COLUMNS = 60, 30  # of the heat maps

@@ -23,10 +23,10 @@ from gandissect.session import Session, Want
 from gandissect.streams import Activations, Batch, Masks, Stream
 from gandissect.tap import as_map
 
-from .blocks import WORTH, Grid, PixelTable, block_counts, map_counts
+from .counting.blocks import WORTH, Grid, PixelTable, block_counts, map_counts
+from .counting.levels import information_quality
+from .counting.overlap import iou
 from .evidence import Plan
-from .levels import information_quality
-from .overlap import iou
 
 if TYPE_CHECKING:
     from .dissect import Dissection, LayerTable

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gandissect.blocks import Block, Cell, Finding, Guide, Scatter, Section, Table, Trust
 
 from .dissect import Dissection, LayerTable
-from .floors import FLOOR
+from .significance.floors import FLOOR
 
 LITERATURE = 0.04  # Bau et al. 2020: a unit with a larger IoU is called interpretable
 MANY = 0.2  # part of the passing units that is a headline when it does not survive

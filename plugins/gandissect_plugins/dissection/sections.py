@@ -24,7 +24,7 @@ from gandissect.blocks import (
 from .causal import CausalTests
 from .causal.words import percent, units_of, whole
 from .dissect import Dissection
-from .floors import CONTRAST_FLOOR, CORRELATION_FLOOR, FLOOR, LEAST_CELLS
+from .significance.floors import CONTRAST_FLOOR, CORRELATION_FLOOR, FLOOR, LEAST_CELLS
 
 MEANING = f"""A unit is *active* where its output exceeds a threshold that a fixed fraction of all its cells exceed; the
 threshold is exact. A unit follows a concept when the active cells and the concept's area overlap:

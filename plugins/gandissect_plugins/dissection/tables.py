@@ -18,7 +18,7 @@ from gandissect.concepts import LOW_LEVEL, Concept
 from gandissect.gan import LayerInfo
 from gandissect.reducers import TailResult
 
-from .levels import LevelChoice
+from .counting.levels import LevelChoice
 
 
 def _nothing() -> Tensor:

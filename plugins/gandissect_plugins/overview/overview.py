@@ -295,7 +295,7 @@ def _health(session: Session) -> Section:
         "A dead unit is 0 at every place of every sample; a constant one never changes. Neither can carry information. The spread "
         "is the standard deviation of a pixel over samples, averaged over pixels: near 0 means that all samples look the same."
     )
-    return Section("Health", *blocks, summary=summary, findings=findings, meaning=meaning)
+    return Section("Dead units and pixels", *blocks, summary=summary, findings=findings, meaning=meaning)
 
 
 def _collapse_findings(output: OutputHealth, n: int) -> list[Finding]:

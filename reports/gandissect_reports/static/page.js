@@ -54,6 +54,8 @@ const spy = () => {
   const update = () => {
     const reached = parts.filter((part) => part.getBoundingClientRect().top < innerHeight * 0.35);
     const current = links.get((reached.at(-1) || parts[0]).id);
+    const group = current.closest('li details');
+    if (group && !current.hasAttribute('aria-current')) group.open = true;
     for (const link of links.values()) {
       if (link === current) link.setAttribute('aria-current', 'true');
       else link.removeAttribute('aria-current');

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .active import Active
+from ..counting.active import Active
+from ..counting.overlap import iou
 from .chance import p_values, shuffled_overlaps
-from .overlap import iou
 
 _NULL_BYTES = 48 * 2**20  # of shuffled overlaps held at once
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .active import Active
-from .overlap import GridAreas
-from .tables import Dissection, LayerTable
+from ..counting.active import Active
+from ..counting.overlap import GridAreas
+from ..tables import Dissection, LayerTable
 
 RESAMPLES = 1000
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gandissect.trust import adjusted
 
-from .active import BLOCK, Active, ActiveCells
+from ..counting.active import BLOCK, Active, ActiveCells
 
 _BYTES = 96 * 2**20  # of pairs of samples, and of gathered areas, held at once
 _CELLS = 64  # of a map transformed together
