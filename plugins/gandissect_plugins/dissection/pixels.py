@@ -113,7 +113,7 @@ class KnownMasks(Stream):
     """The concept masks that an earlier pass has kept, bool [N, K, H, W]: no segmenter runs again."""
 
     masks: BitsResult = field(compare=False, repr=False)
-    needs_images: ClassVar[bool] = False
+    needs_images = False
 
     def of(self, batch: Batch) -> Tensor:
         return self.masks.unpack(batch.indices[0], batch.indices[-1] + 1)
