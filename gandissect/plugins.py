@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, TypeVar, cast
 
 import pluggy
 
@@ -62,6 +61,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "features": "gandissect_plugins.features",
         "distribution": "gandissect_plugins.distribution",
         "directions": "gandissect_plugins.directions",
+        "surrogates": "gandissect_plugins.surrogates",
         "geometry": "gandissect_plugins.geometry",
         "vocabularies": "gandissect_plugins.vocabularies",
         "renderers": "gandissect_reports",
@@ -80,6 +80,8 @@ class Hooks:
     @hookspec
     def register_analyzers(self) -> Iterable[type[Analyzer]]:  # type: ignore[empty-body]
         """Analyses this plugin offers."""
+
+    @hookspec
 
     @hookspec
     def register_segmenters(self) -> Iterable[type[Segmenter]]:  # type: ignore[empty-body]
@@ -148,6 +150,7 @@ class Registry:
         """Name -> class, in the order of the report."""
         classes = cast("list[type[Analyzer]]", self._collect("register_analyzers"))
         return {cls.name: cls for cls in sorted(_unique(classes), key=lambda cls: (cls.order, cls.name))}
+
 
     def adapters(self) -> list[Adapter]:
         """One instance of each adapter."""

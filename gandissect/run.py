@@ -53,7 +53,7 @@ def analyze(
     n: int = 1000,
     seed: int = 0,
     concepts: Sequence[str | Segmenter] = ("default",),
-    data: str | Path | torch.Tensor | None = None,
+    data: str | Path | torch.Tensor | RealImages | None = None,
     batch_size: int = 64,
     options: Mapping[str, Mapping[str, object]] | None = None,
     skip: Iterable[str] = (),
@@ -72,7 +72,7 @@ def analyze(
         n: number of samples.
         seed: all randomness follows from it.
         concepts: vocabularies, see :func:`gandissect.vocabulary.build_vocabulary`.
-        data: real images: a folder, an ``.npz`` file, or float32 [N, C, H, W] in [-1, 1].
+        data: real images: what :meth:`RealImages.from_source` takes, float32 [N, C, H, W] in [-1, 1], or any others by index.
         batch_size: samples in memory at a time; no number depends on it.
         options: analyzer name -> option -> value.
         skip: names that are left out.
@@ -147,12 +147,12 @@ def planned(
     return sorted(instances, key=lambda analyzer: analyzer.order)
 
 
-def _real(data: str | Path | torch.Tensor | None, gan: Gan) -> RealImages | None:
-    if data is None:
-        return None
+def _real(data: str | Path | torch.Tensor | RealImages | None, gan: Gan) -> RealImages | None:
+    if data is None or isinstance(data, RealImages):
+        return data
     if isinstance(data, torch.Tensor):
         return RealImages.from_tensor(data)
-    return RealImages.from_folder(data, gan.generator.image_shape)
+    return RealImages.from_source(data, gan.generator.image_shape)
 
 
 def _run(plan: Sequence[Analyzer], session: Session, plugins: Registry, outcome: _Outcome, strict: bool) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gandissect.cache import Cache
     from gandissect.gan import Gan
     from gandissect.plugins import Registry
+    from gandissect.real import RealImages
     from gandissect.report import Report
     from gandissect.sharding import Shard
 
@@ -89,7 +90,7 @@ def run_options(command: F) -> F:
                 metavar="NAME",
                 help="Vocabulary: a name, masks:FOLDER or file.py:function.",
             ),
-            click.option("--data", metavar="FOLDER", help="Real images to compare with."),
+            click.option("--data", metavar="FOLDER", help="Real images: folder, zip, npz, npy, torchvision:NAME@ROOT."),
             click.option(
                 "--set", "settings", multiple=True, metavar="A.K=V", help="Option of an analyzer; repeatable."
             ),
@@ -127,7 +128,7 @@ class RunOptions:
     seed: int | None
     batch_size: int | None
     concepts: tuple[str, ...]
-    data: str | None
+    data: str | RealImages | None
     settings: tuple[str, ...]
     config: Path | None
     max_size: float | None
@@ -175,12 +176,12 @@ def analyze(checkpoint: Path, **given: object) -> int:
 @run_options
 @click.option("--device", default=None, metavar="NAME", help="auto (default), cpu, cuda.")
 def demo(**given: object) -> int:
-    """Analyze the bundled GAN of procedural scenes with its segmenter: no file, no network."""
-    from gandissect.demo import demo_checkpoint
+    """Analyze the bundled GAN of procedural scenes with its segmenter and training pictures: no file, no network."""
+    from gandissect.demo import demo_checkpoint, demo_real_images
 
     opened, run = _split(given)
-    concepts = run.concepts or ("default", "demo")
-    return run_analysis(demo_checkpoint(), opened, RunOptions(**{**vars(run), "concepts": concepts}))
+    bundled = {"concepts": run.concepts or ("default", "demo"), "data": run.data or demo_real_images()}
+    return run_analysis(demo_checkpoint(), opened, RunOptions(**{**vars(run), **bundled}))
 
 
 def _split(given: dict[str, object]) -> tuple[OpenOptions, RunOptions]:
@@ -270,7 +271,7 @@ def _analyze_in(shard: Shard, checkpoint: Path, opened: OpenOptions, run: RunOpt
     report.save(target, max_size=int((run.max_size or 25.0) * 1e6))
     if cache is not None and not run.keep_cache and not report.interrupted:
         cache.remove()
-    _say(report, target, run)
+    say_report(report, target, as_json=run.as_json, quiet=run.quiet)
     return EXIT_INTERRUPTED if report.interrupted else EXIT_SECTION_FAILED if report.failed else 0
 
 
@@ -307,11 +308,12 @@ def name_broken(registry: Registry) -> None:
             click.echo(f"plugin {plugin.name} was not loaded: {plugin.status}", err=True)
 
 
-def _say(report: Report, target: Path, run: RunOptions) -> None:
-    if run.as_json:
+def say_report(report: Report, target: Path, *, as_json: bool, quiet: bool) -> None:
+    """Findings and what was not done on stderr, the report's path (or the report as JSON) on stdout."""
+    if as_json:
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
         return
-    if run.quiet:
+    if quiet:
         return
     for finding, _ in report.findings():
         click.echo(f"• {finding.text.replace('**', '')}  [{finding.trust.label}]", err=True)

@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gandissect.demo.networks import SceneDiscriminator, SceneGenerator, SceneSegmenter
-from gandissect.demo.scenes import CONCEPTS, SIZE
+from gandissect.demo.scenes import CONCEPTS, SIZE, bytes_to_images, scene_bytes
+from gandissect.real import RealImages
 
 WEIGHTS = Path(__file__).parent / "weights"
 GAN_FILE = "scenes-gan.safetensors"
 SEGMENTER_FILE = "scenes-segmenter.safetensors"
+TRAINED_ON = 0
+"""The seed of the landscapes that the bundled GAN was trained on."""
 _AUTHORSHIP = {"made_by": "the gandissect authors", "licence": "Apache-2.0"}
 
 
@@ -35,6 +38,16 @@ def demo_checkpoint() -> Path:
 def demo_snapshots() -> tuple[Path, ...]:
     """Generators kept along the training of the bundled GAN, earliest first."""
     return tuple(sorted((WEIGHTS / "snapshots").glob("scenes-gan-step-*.safetensors")))
+
+
+def demo_real_images(count: int = 1000) -> RealImages:
+    """The first ``count`` of the drawn landscapes that the bundled GAN was trained on, drawn when first looked at."""
+
+    @cache
+    def images() -> Tensor:
+        return torch.from_numpy(bytes_to_images(scene_bytes(TRAINED_ON, range(count))[0]))
+
+    return RealImages(f"the first {count} drawn landscapes of the training set", count, lambda index: images()[index])
 
 
 def demo_generator(path: Path | None = None) -> SceneGenerator:
