@@ -13,7 +13,7 @@ from gandissect_plugins.distribution.diversity import pair_similarity
 from gandissect_plugins.distribution.extractors import DemoSegmenter, MobileNetV2, Pixels
 from gandissect_plugins.distribution.inception import HASH, Inception, pooled_features, with_border_rules
 from gandissect_plugins.distribution.spaces import InBlocks, gathered
-from gandissect_plugins.distribution.words import number, percent
+from gandissect_plugins.distribution.words import number
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +26,7 @@ from gandissect.real import RealImages
 from gandissect.run import analyze
 from gandissect.session import Images, Session
 from gandissect.testing import check_analyzer, tiny_gan
+from gandissect.wording import percent
 
 QUICK = {"halves": 8, "resamples": 60, "pairs": 20, "paths": 16, "samples": 200}
 

@@ -30,6 +30,7 @@ from gandissect.blocks import (
     to_uint8,
 )  # fmt: skip
 from gandissect.session import Session
+from gandissect.wording import percent
 from gandissect_plugins.dissection import UnitLabel
 
 from .clustering import NEAR_BEST
@@ -114,8 +115,8 @@ def _finding(item: Concept, rows: Sequence[UnitLabel], removal: Removal | None, 
     )
     if removal is not None and removal.causal:
         text += (
-            f": switching off {_count(len(removal.units))} of {removal.layer} removes {_percent(removal.removed)} of its area, "
-            f"random units {_percent(removal.random)}"
+            f": switching off {_count(len(removal.units))} of {removal.layer} removes {percent(removal.removed)} of its area, "
+            f"random units {percent(removal.random)}"
         )
     weight = (0.7 if removal is not None and removal.causal else 0.45) - 0.04 * rank
     return Finding(f"{text}.", _trust(best), weight)
@@ -135,10 +136,6 @@ def _count(units: int) -> str:
 
 def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _percent(part: float) -> str:
-    return f"{round(100 * part) + 0:d} %".replace("-", "−")
 
 
 def _card(session: Session, item: Concept, units: Units, found: Discovery) -> Card:
@@ -183,7 +180,7 @@ def _facts(item: Concept, units: Units, found: Discovery) -> tuple[tuple[str, st
         words = "beyond random units" if removal.causal else "not beyond random units"
         off = f"{removal.layer}, units {', '.join(map(str, removal.units))}"
         facts.append(
-            ("switched off", f"{off}: {_percent(removal.removed)} removed, random {_percent(removal.random)}, {words}")
+            ("switched off", f"{off}: {percent(removal.removed)} removed, random {percent(removal.random)}, {words}")
         )
     return tuple(facts)
 
@@ -272,7 +269,7 @@ def units_section(found: Discovery, units: Units) -> Section:
     summary = f"{sum(len(units.of(item.name)) for item in found.concepts)} of {units.result.units} units follow a discovered concept"
     if causal:
         name, item = max(causal, key=lambda pair: pair[1].removed)
-        removes = f"removes {_percent(item.removed)} of {name}, random units {_percent(item.random)}"
+        removes = f"removes {percent(item.removed)} of {name}, random units {percent(item.random)}"
         summary += f"; switching off {_count(len(item.units))} of {item.layer} {removes}"
     return Section("Units of the discovered concepts", *blocks, summary=f"{summary}.", meaning=meaning())
 
@@ -304,6 +301,6 @@ def _grid(units: Units) -> ImageGrid:
     rows, labels = [], []
     for name, item in list(units.removals.items())[:5]:
         rows += [to_uint8(item.before[:count]), to_uint8(item.after[:count])]
-        labels += [f"{name}: before", f"{name}: {_percent(item.removed)} removed"]
+        labels += [f"{name}: before", f"{name}: {percent(item.removed)} removed"]
     alt = f"Before and after the best units of {', '.join(units.removals)} are switched off."
     return ImageGrid(np.concatenate(rows), alt, columns=count, row_labels=tuple(labels))

@@ -16,7 +16,7 @@ from gandissect.blocks import Bar1, Card, Gallery, Pixels, Trust, to_uint8
 from gandissect.session import Session
 
 from .causal import CausalTests, Role, UnitCause
-from .causal.words import percent
+from .causal.words import effect_percent
 from .dissect import Dissection, LayerTable, UnitLabel
 
 DIM = 0.25  # brightness of what is outside the active region
@@ -154,7 +154,9 @@ def _facts(
     ]
     if cause is not None:
         facts.append(("role", str(role)))
-        facts.append(("switched off alone", f"removes {percent(cause.ablation.effect)} of {row.concept} area"))
+        facts.append(("switched off alone", f"removes {effect_percent(cause.ablation.effect)} of {row.concept} area"))
         if cause.insertion is not None:
-            facts.append(("switched on alone", f"adds {percent(cause.insertion.effect)} of the usual {row.concept}"))
+            facts.append(
+                ("switched on alone", f"adds {effect_percent(cause.insertion.effect)} of the usual {row.concept}")
+            )
     return tuple(facts)

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from gandissect.blocks import Block, Heatmap, Scatter, Section, Table, Tabs, Text
 from gandissect.concepts import Concept
 from gandissect.sampling import named_rng
+from gandissect.wording import percent
 from gandissect_plugins.features.embedding import MINIMUM, TITLES, Method, embed, neighbour_trust
 
 from .dissect import Dissection, UnitLabel
-from .sections import absent_names, percent_of
+from .sections import absent_names
 from .significance.floors import FLOOR
 
 Array = NDArray[np.float64]
@@ -190,7 +191,7 @@ def _peak(full: Profiles) -> str:
 def _trust(result: Dissection, shown: Array, down: Clustered, across: Clustered) -> str:
     """How much of the matrix and of its clusters is more than chance."""
     rng = named_rng(result.seed, "dissection clusters")
-    share = percent_of(beyond_shuffled(result))
+    share = percent(beyond_shuffled(result))
     parts = [
         f"{share} of the variance above chance of all {len(result.labels())} units is more than shuffled samples give."
     ]
@@ -286,11 +287,11 @@ def unit_map(result: Dissection, seed: int) -> Section | None:
     if not maps:
         return None
     last = maps[-1]
-    summary = f"{percent_of(last.kept)} of each unit's {NEAR} nearest units stay its nearest in {TITLES[last.method]}"
-    summary += f" ({percent_of(last.by_chance)} by chance)"
+    summary = f"{percent(last.kept)} of each unit's {NEAR} nearest units stay its nearest in {TITLES[last.method]}"
+    summary += f" ({percent(last.by_chance)} by chance)"
     if not np.isnan(last.same):
-        summary += f"; {percent_of(last.same)} of a found unit's neighbours have its concept,"
-        summary += f" {percent_of(last.permuted)} with permuted labels"
+        summary += f"; {percent(last.same)} of a found unit's neighbours have its concept,"
+        summary += f" {percent(last.permuted)} with permuted labels"
     scatters = tuple(_scatter(chosen, item, layers, named, [groups[row] for row in rows]) for item in reversed(maps))
     names = tuple(TITLES[item.method] for item in reversed(maps))
     blocks: list[Block] = [Tabs(names, scatters) if len(scatters) > 1 else scatters[0], _trust_table(maps)]
@@ -310,11 +311,11 @@ def _scatter(
     chosen: Profiles, item: UnitMap, layers: Sequence[str], named: tuple[str, ...], groups: Sequence[str]
 ) -> Scatter:
     counts = Counter(row.concept for row in chosen.rows if row.found)
-    told = f"Trustworthiness {item.trustworthiness:.2f}; {percent_of(item.kept)} of {NEAR} nearest units kept"
-    told += f" ({percent_of(item.by_chance)} by chance)"
+    told = f"Trustworthiness {item.trustworthiness:.2f}; {percent(item.kept)} of {NEAR} nearest units kept"
+    told += f" ({percent(item.by_chance)} by chance)"
     if not np.isnan(item.same):
-        told += f"; {percent_of(item.same)} of neighbours have the same concept"
-        told += f" ({percent_of(item.permuted)} with permuted labels, p {_p(item.p)})"
+        told += f"; {percent(item.same)} of neighbours have the same concept"
+        told += f" ({percent(item.permuted)} with permuted labels, p {_p(item.p)})"
     title = TITLES[item.method]
     largest = ", ".join(f"{name} {count}" for name, count in counts.most_common(3))
     alt = (

@@ -20,9 +20,10 @@ from gandissect.blocks import (
     Text,
     Trust,
 )  # fmt: skip
+from gandissect.wording import percent
 
 from .causal import CausalTests
-from .causal.words import percent, units_of, whole
+from .causal.words import effect_percent, units_of, whole
 from .dissect import Dissection
 from .significance.floors import CONTRAST_FLOOR, CORRELATION_FLOOR, FLOOR, LEAST_CELLS
 
@@ -50,11 +51,6 @@ CALIBRATION = """Set from 144 networks with random weights (DCGANs of 28 to 64 p
 and fresh BatchNorm, default and DCGAN initialisation, and multilayer perceptrons; 60 to 1000 samples): none gives a
 finding; the largest IoU above chance is 0.8 of its floor, the largest correlation above position's 0.37 in maps of at
 least 16 cells. Fifty others, made after the floors were set, give none either."""
-
-
-def percent_of(part: float) -> str:
-    """ "12 %" of a fraction, with one digit below 10 %."""
-    return f"{100 * part:.0f} %" if part >= 0.1 else f"{100 * part:.1f} %"
 
 
 def few(count: float) -> str:
@@ -95,7 +91,7 @@ def _findings(result: Dissection, tests: CausalTests) -> list[Finding]:
         text = f"{count} of {result.units} units {'follow' if count > 1 else 'follows'} {name}"
         test = tests.of(name)
         if test is not None and test.causal:
-            text += f": switching off {units_of(len(test.units))} of {test.layer} removes {percent(test.effect)} of its area"
+            text += f": switching off {units_of(len(test.units))} of {test.layer} removes {effect_percent(test.effect)} of its area"
             text += f", random units {whole(test.random)} %"
         elif test is not None:
             text += f", but switching off {units_of(len(test.units))} of {test.layer} removes no more of it than random units do"
@@ -122,7 +118,7 @@ def _counts_table(result: Dissection) -> Table:
 def _counting(result: Dissection) -> str:
     """How levels were chosen and overlaps counted."""
     if result.levels == "fixed":
-        rule = f"A unit is active above the level that {percent_of(result.quantile)} of its cells exceed"
+        rule = f"A unit is active above the level that {percent(result.quantile)} of its cells exceed"
     elif result.levels == "iqr":
         rule = "A unit is active above the level at which it tells most about a concept (information quality ratio)"
     else:
@@ -178,7 +174,7 @@ def _absent(result: Dissection) -> str:
 
 def _too_large(result: Dissection) -> str:
     names = [
-        f"{concept.name} ({percent_of(float(area))})"
+        f"{concept.name} ({percent(float(area))})"
         for concept, tested, area in zip(result.concepts, result.tested.tolist(), result.area, strict=True)
         if tested and result.quantile < FLOOR * float(area)
     ]

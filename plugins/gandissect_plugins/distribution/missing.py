@@ -26,10 +26,11 @@ from gandissect.properties import COLOUR_PROPERTIES, PROPERTIES, measure
 from gandissect.session import Session, Stream
 from gandissect.streams import Batch
 from gandissect.trust import Z95, adjusted
+from gandissect.wording import percent
 
 from .evidence import Draw, Spread
 from .spaces import Rows
-from .words import number, percent, span
+from .words import number, span
 
 TITLE = "What is missing, what is too much"
 RATE = 0.05

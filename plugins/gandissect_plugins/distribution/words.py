@@ -16,10 +16,3 @@ def number(value: float) -> str:
 def span(low: float, high: float) -> str:
     """An interval."""
     return f"{number(low)} to {number(high)}"
-
-
-def percent(share: float) -> str:
-    """A share of 0..1 in per cent: "12 %", "0.31 %"."""
-    value = 100 * share
-    text = f"{value:.0f}" if abs(value) >= 9.5 else f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
-    return f"{text} %".replace("-", "−")

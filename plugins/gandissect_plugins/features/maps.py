@@ -12,6 +12,7 @@ from torch import Tensor
 from gandissect.blocks import Block, Floats, Fold, Pixels, Scatter, Section, Table, Text, to_uint8
 from gandissect.concepts import telling_first
 from gandissect.session import Session
+from gandissect.wording import percent
 
 from .embedding import METHODS, TITLES, Embedding
 from .spaces import MOST_LAYERS, Space, brightness, thumbnails
@@ -155,8 +156,8 @@ def _scatter(item: Mapped, colourings: int = 20) -> Scatter:
     kinds = "generated and real samples" if cloud.real else "generated samples"
     caption = (
         f"`{item.space.short}`, {embedding.title}: {item.space.description}. "
-        f"Trustworthiness {embedding.trustworthiness:.2f}; {_percent(embedding.preserved)} of "
-        f"{embedding.neighbours} nearest neighbours kept ({_percent(embedding.by_chance)} by chance)."
+        f"Trustworthiness {embedding.trustworthiness:.2f}; {percent(embedding.preserved)} of "
+        f"{embedding.neighbours} nearest neighbours kept ({percent(embedding.by_chance)} by chance)."
     )
     first = next(iter(cloud.colourings), "")
     return Scatter(
@@ -184,7 +185,3 @@ def _trust_table(mapped: Sequence[Mapped]) -> Table:
         )
     columns = ("layer", "map", "settings", "variance", "trustworthiness", "kept", "kept by chance", "features")
     return Table(columns, rows, caption="How far each map can be trusted.")
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")

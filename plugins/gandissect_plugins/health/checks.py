@@ -54,8 +54,3 @@ def verdict_table(checks: Sequence[Check]) -> Table:
         for check in sorted(checks, key=lambda check: order.index(check.verdict))
     ]
     return Table(COLUMNS, rows, sortable=False)
-
-
-def percent(share: float) -> str:
-    """A share 0..1 for a sentence: "12.5 %"."""
-    return f"{100 * share:.3g} %"

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from gandissect.blocks import Trust
+from gandissect.wording import percent
 from gandissect_plugins.overview.overview import LayerHealth
 
-from .checks import Check, alarm, not_asked, percent
+from .checks import Check, alarm, not_asked
 from .diversity import Collisions, Modes
 from .latents import LabelEffect, LatentEffects
 from .memory import Copying, Coverage

@@ -18,7 +18,7 @@ from .artifacts import Artifacts
 from .effects import ConceptTest
 from .insertion import InsertionMap
 from .orders import DoseResponse, OrderComparison
-from .words import percent, units_of, whole
+from .words import effect_percent, units_of, whole
 
 SHOWN = 8
 
@@ -33,7 +33,7 @@ def compare(test: ConceptTest) -> Compare:
     """The samples with most of the concept, before and after its units are switched off."""
     places = _fullest(test)
     labels = tuple(f"sample {test.ablation.indices[place]}" for place in places)
-    change = f"{percent(test.effect)} of {test.concept} area is gone"
+    change = f"{effect_percent(test.effect)} of {test.concept} area is gone"
     alt = f"Samples before and after {units_of(len(test.units))} of {test.layer} are switched off: {change}."
     caption = f"{test.concept}: {test.layer}, units {', '.join(map(str, test.units))}."
     return Compare(
@@ -49,7 +49,7 @@ def before_after(tests: Sequence[ConceptTest]) -> ImageGrid:
     for test in tests:
         places = _fullest(test, count)
         rows += [to_uint8(test.ablation.images_before[places]), to_uint8(test.ablation.images_after[places])]
-        labels += [f"{test.concept}: before", f"{test.concept}: {percent(test.effect)} removed"]
+        labels += [f"{test.concept}: before", f"{test.concept}: {effect_percent(test.effect)} removed"]
     alt = f"Before and after the units of {', '.join(test.concept for test in tests)} are switched off."
     return ImageGrid(np.concatenate(rows), alt, columns=count, row_labels=tuple(labels))
 
@@ -61,7 +61,7 @@ def inserted(test: ConceptTest) -> ImageGrid | None:
         return None
     places = test.inserted.places[: len(images)]
     frames = test.inserted.framed(test.ablation.start.images[places]), test.inserted.framed(images)
-    gain = percent(test.insertion.effect)
+    gain = effect_percent(test.insertion.effect)
     alt = f"Before and after {units_of(len(test.units))} of {test.layer} are switched on where there is no {test.concept}: {gain}."
     return ImageGrid(
         np.concatenate([to_uint8(frame) for frame in frames]), alt, columns=len(images),

@@ -22,7 +22,7 @@ from .figures import (
     order_figure,
 )
 from .roles import MEANINGS, Role, Tested, UnitCause
-from .words import between, or_zero, percent, units_of
+from .words import between, effect_percent, or_zero, units_of
 
 MEANING = f"""**Off.** Units are set to zero everywhere, x(1 − a) + r·a with a = 1 and r = 0, in the same samples, and the area of every
 concept is measured again by the same segmenter. A set is the units of one layer that follow the concept best, by IoU or by
@@ -72,7 +72,7 @@ def _summary(strongest: list[ConceptTest], tests: CausalTests) -> str:
         return f"None of {len(strongest)} tested sets of units removes its concept beyond random units."
     first = causal[0]
     text = (
-        f"Switching off {units_of(len(first.units))} of {first.layer} removes {percent(first.effect)} of {first.concept} area; "
+        f"Switching off {units_of(len(first.units))} of {first.layer} removes {effect_percent(first.effect)} of {first.concept} area; "
         f"{len(causal)} of {len(strongest)} tested concepts have causal units."
     )
     if tests.causes:

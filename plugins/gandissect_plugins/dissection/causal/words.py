@@ -1,6 +1,6 @@
 """Effects in words.
 
-percent(Effect(0.71, 0.66, 0.75, 0.1))              # "71 % (CI 66 to 75)"
+effect_percent(Effect(0.71, 0.66, 0.75, 0.1))              # "71 % (CI 66 to 75)"
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from math import isnan
 from .resampling import Effect, Gain
 
 
-def percent(effect: Effect | Gain) -> str:
+def effect_percent(effect: Effect | Gain) -> str:
     """ "71 % (CI 66 to 75)" of an effect."""
     value = effect.removed if isinstance(effect, Effect) else effect.gained
     if isnan(value):
