@@ -63,6 +63,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "directions": "gandissect_plugins.directions",
         "surrogates": "gandissect_plugins.surrogates",
         "geometry": "gandissect_plugins.geometry",
+        "inversion": "gandissect_plugins.inversion",
         "vocabularies": "gandissect_plugins.vocabularies",
         "renderers": "gandissect_reports",
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +16,7 @@ import click
 
 from gandissect.cli.analyze import OpenOptions, open_with, opening_options
 from gandissect.cli.console import printable
+from gandissect.cli.latents import Points, read_points
 from gandissect.cli.source import located
 from gandissect.errors import UsageError, unknown_name
 
@@ -75,6 +76,12 @@ class Direction:
     help="Add it to the output of this layer instead; with --space w+ the styles it acts on, such as 0-3,6.",
 )
 @click.option("-n", "--samples", type=click.IntRange(1, 64), default=5, help="Samples, one row each (5).")
+@click.option(
+    "--latents",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Start from these instead, one row each: what `invert` wrote, or any .npy of latents.",
+)
 @click.option("--seed", type=int, default=0, help="All randomness follows from it (0).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("strip.png"), help="PNG to write.")
 @click.option(
@@ -91,14 +98,17 @@ def edit(checkpoint: Path, **given: object) -> int:
     if save is not None:
         _check_suffix(save, "--save", (".npy", ".safetensors"))
     direction = read_direction(str(given["source"]))
+    start = read_points(cast(Path, given["latents"])) if given["latents"] else None
     from gandissect.report import write_whole
     from gandissect.session import Session
 
     gan = open_with(checkpoint, OpenOptions(**opening))  # type: ignore[arg-type]  # click converted them
-    session = Session(gan, n=cast(int, given["samples"]), seed=cast(int, given["seed"]))
+    count = cast(int, given["samples"]) if start is None else len(start.values)
+    session = Session(gan, n=count, seed=cast(int, given["seed"]))
     space, layer = cast("str | None", given["space"]), cast("str | None", given["layer"])
-    frames = moved(session, direction, steps, space=space, layer=layer)
-    write_whole(output, strip_png(frames, steps, [session.sample_name(i) for i in range(session.n)]))
+    frames = moved(session, direction, steps, space=space, layer=layer, start=start)
+    names = [session.sample_name(i) if start is None else f"latent {i}" for i in range(session.n)]
+    write_whole(output, strip_png(frames, steps, names))
     if save is not None:
         write_whole(save, saved(direction, save.suffix))
     card = {"written": str(output), "direction": direction.name, "alphas": list(steps), "samples": session.n}
@@ -236,6 +246,7 @@ def moved(
     *,
     space: str | None = None,
     layer: str | None = None,
+    start: Points | None = None,
 ) -> Tensor:
     """The session's samples moved along ``direction``: float32 [A, n, C, H, W] in [-1, 1], one frame for each alpha.
 
@@ -247,25 +258,28 @@ def moved(
             for the latent and of 1 elsewhere.
         space: where it is added; what the direction's file says, else the latent.
         layer: a generator's layer to add it to instead, or the styles of w+ ("0-3,6").
+        start: points to move in place of the samples.
 
     Raises:
-        UsageError: a vector of another size, an unknown space or layer.
+        UsageError: a vector or points of another size, an unknown space or layer.
     """
     import torch
 
     from gandissect import sampling
-    from gandissect.spaces import codes, decoded
+    from gandissect.spaces import decoded
 
     generator = session.gan.generator
-    latents, labels = session.latents(), session.labels(range(session.n))
     own = generator.latent.name
+    given = start or Points(session.latents())
+    labels = session.labels(range(session.n)) if given.labels is None else given.labels.to(generator.device)
+    given = replace(given, labels=labels)
     name = space or (own if layer else direction.space) or own
     name = own if name == "z" and not any(inner.name == "z" for inner in generator.inner) else name
     if layer is not None and name == own:
-        return _at_layer(session, direction, alphas, layer)
+        return _at_layer(session, direction, alphas, layer, given)
     if layer is not None and name != "w+":
         raise UsageError(f"--layer goes with the latent (a layer's name) or with --space w+ (styles), not with {name}")
-    points = codes(session, name, latents, labels)
+    points = given.entered(session, name)
     step = _step(direction, tuple(points.shape[1:]), name, layer)
     sigma = direction.sigma
     if sigma is None or (direction.space and name != direction.space):
@@ -313,7 +327,7 @@ def _styles(text: str | None, count: int) -> list[int]:
     return chosen
 
 
-def _at_layer(session: Session, direction: Direction, alphas: tuple[float, ...], layer: str) -> Tensor:
+def _at_layer(session: Session, direction: Direction, alphas: tuple[float, ...], layer: str, start: Points) -> Tensor:
     import torch
 
     info = session.gan.generator.layer(layer)
@@ -324,19 +338,23 @@ def _at_layer(session: Session, direction: Direction, alphas: tuple[float, ...],
     if not info.editable:
         raise UsageError(f"layer {layer} cannot be edited (`gandissect layers` lists those that can)")
     step = vector.reshape(info.channels, 1, 1) if len(vector) == info.channels else vector.reshape(info.shape)
-    frames = []
+    latents, frames = start.entered(session, session.gan.generator.latent.name), []
     for alpha in alphas:
 
         def added(_name: str, output: Tensor, alpha: float = alpha) -> Tensor:
             return output + alpha * (step if output.dim() == 4 else step.reshape(output.shape[1:])).to(output.dtype)
 
-        labels = session.labels(range(session.n))
-        frames.append(session.generate(session.latents(), edit=added, layers=[layer], labels=labels))
+        frames.append(session.generate(latents, edit=added, layers=[layer], labels=start.labels))
     return torch.stack(frames)
 
 
 def strip_png(frames: Tensor, alphas: tuple[float, ...], names: list[str]) -> bytes:
     """A PNG of frames [A, n, C, H, W]: a row for each sample with its name, a column for each alpha with its value."""
+    return sheet_png(frames, [f"{alpha:+.3g}" if alpha else "0" for alpha in alphas], names)
+
+
+def sheet_png(frames: Tensor, heads: list[str], names: list[str]) -> bytes:
+    """A PNG of frames [A, n, C, H, W]: a row for each of n names, a column for each of A heads."""
     from PIL import Image, ImageDraw, ImageFont
 
     from gandissect.blocks import to_uint8
@@ -346,12 +364,12 @@ def strip_png(frames: Tensor, alphas: tuple[float, ...], names: list[str]) -> by
     height, width = (side * scale for side in frames.shape[3:])
     font = ImageFont.load_default()
     left, top, gap = max(int(font.getlength(name)) for name in names) + 12, 22, 2
-    size = (left + len(alphas) * (width + gap), top + len(names) * (height + gap))
+    size = (left + len(heads) * (width + gap), top + len(names) * (height + gap))
     canvas = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(canvas)
-    for column, alpha in enumerate(alphas):
+    for column, head in enumerate(heads):
         x = left + column * (width + gap)
-        pen.text((x + width / 2, top / 2), f"{alpha:+.3g}" if alpha else "0", fill="black", font=font, anchor="mm")
+        pen.text((x + width / 2, top / 2), head, fill="black", font=font, anchor="mm")
         for row in range(len(names)):
             picture = Image.fromarray(pixels[column, row]).resize((width, height), Image.Resampling.NEAREST)
             canvas.paste(picture, (x, top + row * (height + gap)))

@@ -20,6 +20,7 @@ _COMMANDS = {
     "demo": ("gandissect.cli.analyze", "demo", "Analyze the bundled GAN, whose concepts are known."),
     "inspect": ("gandissect.cli.inspect", "inspect", "Say what is in a file and what can be done with it."),
     "layers": ("gandissect.cli.inspect", "layers", "List the layers that can be read and edited."),
+    "invert": ("gandissect.cli.invert", "invert", "Find the latents that come nearest to images."),
     "edit": ("gandissect.cli.edit", "edit", "Draw samples moved along a direction as one strip of pictures."),
     "plugins": ("gandissect.cli.plugins", "plugins", "List plugins, or the options of an analyzer."),
     "new": ("gandissect.cli.new", "new", "Write the skeleton of a plugin."),
