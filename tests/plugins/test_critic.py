@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from gandissect_plugins.critic import (
     OPTIMUM,
     DiscriminatorCheck,
+    UnitVerdict,
     fragility,
     gaze,
     perturbations,
@@ -194,7 +196,7 @@ def test_random_discriminators_are_neither_silent_saturated_nor_narrow() -> None
 
 def test_a_discriminator_that_looks_at_one_corner_only_is_found_and_said() -> None:
     session = Session(tiny_gan("random"), n=32)
-    found = sections_of(session)[-1]
+    found = next(one for one in sections_of(session) if one.title == "Where the discriminator looks")
     assert "one part of the image only" in found.findings[0].text
     assert "upper left" in found.findings[0].text
 
@@ -215,3 +217,96 @@ def test_without_a_discriminator_it_is_skipped_with_what_to_pass() -> None:
 
 def test_the_discriminators_check_keeps_the_promises_of_an_analyzer() -> None:
     check_analyzer(DiscriminatorCheck, kinds=("vector",))
+
+
+class Blocks(nn.Module):
+    """Latent [N, 8] to [N, 1, 16, 16]: each of 16 units lights one block of 4×4 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(8, 16), nn.ReLU()
+        self.paint = nn.Linear(16, SIDE * SIDE, bias=False)
+        with torch.no_grad():
+            self.fc.weight.mul_(0.1)
+            self.fc.bias.fill_(0.4)
+            blocks = torch.eye(16).view(16, 4, 4).repeat_interleave(4, 1).repeat_interleave(4, 2)
+            self.paint.weight.copy_(blocks.flatten(1).T)
+
+    def forward(self, z: Tensor) -> Tensor:
+        image: Tensor = self.paint(self.act(self.fc(z))).view(-1, 1, SIDE, SIDE)
+        return image
+
+
+class Weighs(nn.Module):
+    """Logit = Σ weight · level of a block; the levels of ``saturated`` blocks go through tanh(20 x) − x/5 first:
+    far up, the slope is the wrong way round."""
+
+    def __init__(self, saturated: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 16))
+        self.saturated = saturated
+
+    def forward(self, images: Tensor) -> Tensor:
+        level = nn.functional.avg_pool2d(images, 4).flatten(1)
+        steep = torch.tanh(20 * level[:, : self.saturated]) - level[:, : self.saturated] / 5
+        logit: Tensor = torch.cat([steep, level[:, self.saturated :]], 1) @ self.weight[:, None]
+        return logit
+
+
+def units_section(saturated: int, monkeypatch: pytest.MonkeyPatch) -> Section:
+    monkeypatch.setattr("gandissect_plugins.critic.analyzer.trained_p", lambda *_, **__: 0.02)
+    networks = Networks(Blocks().eval(), Weighs(saturated).eval(), LatentSpace("z", (8,)), discriminator_output="logit")
+    session = Session(build_gan(networks, name="planted", opening=Opening("testing", "made for tests")), n=16)
+    analyzer = DiscriminatorCheck({"attacked": 2, "covered": 2, "units": 16})
+    return next(one for one in analyzer.run(session) if "units' effects" in one.title)
+
+
+def test_for_a_linear_discriminator_gradient_and_measured_change_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = units_section(0, monkeypatch)
+    scatter = next(block for block in section.blocks if block.kind == "scatter").to_json()
+    points = np.array(scatter["points"])
+    assert len(points) >= 16
+    np.testing.assert_allclose(points[:, 0], points[:, 1], atol=1e-4)
+    assert "ρ = 1.00" in section.summary
+    assert section.findings == ()
+
+
+def test_a_saturated_unit_is_where_the_gradient_disagrees_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = units_section(1, monkeypatch)
+    listed = [block for block in section.blocks if block.kind == "table"][1].to_json()
+    worst = dict(zip(listed["columns"], listed["rows"][0], strict=True))
+    assert worst["unit"] == "act · 0"
+    assert worst["measured"] == pytest.approx(0.92, abs=0.05)
+    assert worst["by the gradient"] == pytest.approx(-0.08, abs=0.05)
+    assert worst["they"] == "opposite signs"
+    assert "`act · 0`" in section.summary
+    assert section.findings == ()
+
+
+def test_a_discriminator_that_is_saturated_in_most_units_is_said_to_mislead_its_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (finding,) = units_section(16, monkeypatch).findings
+    assert "misjudge the generator's units" in finding.text
+
+
+def test_without_gradients_through_the_generator_units_are_skipped_in_a_sentence() -> None:
+    session = session_of(Brightness(2.0), shift=None, n=16)
+    session.gan = replace(session.gan, capabilities=replace(session.gan.capabilities, gradients=False))
+    section = sections_of(session)[-1]
+    assert section.status == "skipped"
+    assert "gradients through the generator" in section.summary
+
+
+def test_verdicts_on_units_name_the_kind_of_disagreement() -> None:
+    told = [
+        UnitVerdict("a", 0, *numbers).words
+        for numbers in ((1, 1, 0.1), (1, -1, 0.1), (3, 1, 0.1), (1, 0, 0.1), (0.1, 0, 0.1))
+    ]
+    assert told == [
+        "agree",
+        "opposite signs",
+        "the gradient says too much",
+        "no clear effect; the gradient claims one",
+        "no clear effect",
+    ]

@@ -13,20 +13,27 @@ from .fragility import Fragility, fragility
 from .gaze import Gaze, gaze
 from .perturbed import perturbations
 from .standing import OPTIMUM, Separation, Standing, separation, standing
+from .unit_section import unit_section
+from .units import Agreement, UnitVerdict, UnitVerdicts, unit_verdicts
 
 __all__ = [
     "OPTIMUM",
+    "Agreement",
     "DiscriminatorCheck",
     "Fragility",
     "Gaze",
     "Separation",
     "Standing",
+    "UnitVerdict",
+    "UnitVerdicts",
     "fragility",
     "gaze",
     "perturbations",
     "register_analyzers",
     "separation",
     "standing",
+    "unit_section",
+    "unit_verdicts",
 ]
 
 

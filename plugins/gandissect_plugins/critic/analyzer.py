@@ -34,6 +34,12 @@ from .sections import (
     scores_section,
 )
 from .standing import SATURATED, Scores, is_silent, separation, standing
+from .unit_section import REFERENCES as UNIT_REFERENCES
+from .unit_section import TITLE as UNIT_TITLE
+from .unit_section import misled, unit_section
+from .units import unit_verdicts
+
+NO_LAYER = "no layer of the generator that can be edited has eight units to compare"
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,11 @@ class DiscriminatorOptions:
     attacked: int = option(16, "samples that are attacked")
     covered: int = option(8, "samples of which one place after another is covered")
     shown: int = option(8, "samples shown at each end of the scores")
+    units: int = option(8, "units of each of three layers that are switched off, 0 for none")
 
 
 class DiscriminatorCheck(Analyzer):
-    """Score distributions and balance, most and least real samples, adversarial fragility, where the discriminator looks."""
+    """Score distributions, most and least real samples, fragility, where it looks, what the generator's units do to the score."""
 
     name = "discriminator"
     order = 275
@@ -78,6 +85,8 @@ class DiscriminatorCheck(Analyzer):
             return
         yield self._fragility(session, images, told)
         yield gaze_section(gaze(session, images[: self.options.covered], session.rng("discriminator: places")))
+        if self.options.units:
+            yield self._units(session, images)
 
     def _told(self, session: Session, images: Tensor, generated: Scores) -> Told:
         """Scores of every kind of image, and the comparisons among them."""
@@ -92,7 +101,7 @@ class DiscriminatorCheck(Analyzer):
             for name, spoilt in perturbations(pictures[:few], rng).items():
                 scores[f"real, {name}"] = _numbers(session.score(spoilt))
         if self.options.held_out:
-            held = RealImages.from_folder(self.options.held_out, session.gan.generator.image_shape)
+            held = RealImages.from_source(self.options.held_out, session.gan.generator.image_shape)
             scores["held out"] = _numbers(session.score(held.batch(range(min(len(held), self.options.real)))))
         if "real" in scores:
             pairs += [("real", "held out")] if "held out" in scores else []
@@ -112,6 +121,15 @@ class DiscriminatorCheck(Analyzer):
         few = images[: self.options.covered]
         labels = session.labels(range(len(few)), "discriminator")
         return trained_p(session.gan.discriminator, few, 49, session.rng("discriminator: trained"), labels=labels)
+
+    def _units(self, session: Session, images: Tensor) -> Section:
+        needs = Needs(discriminator_gradients=True, gradients=True, edits=True)
+        why = needs.missing(session)
+        found = None if why else unit_verdicts(session, self.options.units, session.rng("discriminator: units"))
+        if found is None:
+            words = f"{why or NO_LAYER}; --set discriminator.units=0 leaves this out"
+            return Section(UNIT_TITLE, summary=words, status="skipped", references=UNIT_REFERENCES)
+        return unit_section(found, self._trained(session, images) if misled(found) else 1.0)
 
     def _fragility(self, session: Session, images: Tensor, told: Told) -> Section:
         discriminator = session.gan.discriminator

@@ -1,0 +1,185 @@
+"""Attention layers as sections of a report.
+
+list(Attention({"samples": 16}).run(session))[0].summary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import nan
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gandissect.analyzer import Analyzer, left_out, spread
+from gandissect.blocks import Section
+from gandissect.borrow import borrowed
+from gandissect.errors import UsageError
+from gandissect.options import option
+from gandissect.reducers import KeepSpec
+from gandissect.session import BLOCK, Images, Masks, Session, Want
+from gandissect.streams import Role
+from gandissect_plugins.attention.content import Following, cross_table, follows, locality, same_colour, same_concept
+from gandissect_plugins.attention.effects import effects
+from gandissect_plugins.attention.maps import AttentionLayer, Subject, attention_layers
+from gandissect_plugins.attention.sections import FOLLOWS, LEAST, REFERENCES, Told, attention_section
+from gandissect_plugins.attention.trace import Mixing, attending
+from gandissect_plugins.attributions.checks import exceeds, shuffled_weights
+
+NONE = (
+    "no attention over places was seen in {what}: no softmax of a product mixes values of a grid of places "
+    "(compiled code and softmaxes written out by hand are not read){why}; --skip attention leaves this out"
+)
+
+RUNS = 7
+"""Times a generator runs for each of its attention layers."""
+LEAST_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Options of the attention maps."""
+
+    samples: int = option(32, "samples whose attention is measured")
+    shown: int = option(4, "samples that are shown")
+    queries: tuple[str, ...] = option(
+        ("0.3:0.3", "0.3:0.7", "0.6:0.5", "0.9:0.2"),
+        "places that are shown, row:column in 0..1 from the upper left corner",
+    )
+    layers: int = option(6, "attention layers of each network at most, spread over depth")
+    copies: int = option(49, "copies with shuffled weights that a layer's following of content is compared with")
+
+
+class Attention(Analyzer):
+    """Self-attention maps of both networks, whether they follow content, and what removing them changes."""
+
+    name = "attention"
+    order = 290
+    references = REFERENCES
+    Options: ClassVar[type] = AttentionOptions
+    options: AttentionOptions
+
+    def wants(self, session: Session) -> Iterable[Want]:
+        yield Want((Images(),), KeepSpec(), min(session.n, self.options.samples))
+
+    def run(self, session: Session) -> Iterator[Section]:
+        points = [_point(text) for text in self.options.queries]
+        count = self._count(session)
+        roles: tuple[Role, ...] = ("generator", "discriminator") if session.gan.discriminator else ("generator",)
+        reasons = []
+        found = False
+        for role in roles:
+            subject = Subject.of(session, role, count)
+            layers, refused = attention_layers(subject, points)
+            reasons += [f"{name}: {why}" for name, why in refused.items()]
+            if layers:
+                found = True
+                yield self._section(subject, role, layers, reasons[-len(refused) :] if refused else [])
+        if not found:
+            why = f"; {'; '.join(reasons)}" if reasons else ""
+            words = NONE.format(what=" or ".join(f"the {role}" for role in roles), why=why)
+            yield Section("Attention", summary=words, status="skipped", references=REFERENCES)
+
+    def _count(self, session: Session) -> int:
+        """As many samples as were asked for, fewer where the generator is large."""
+        asked = min(session.n, self.options.samples)
+        passes = RUNS * self.options.layers
+        return min(asked, max(LEAST_SAMPLES, session.affordable(asked * passes) // passes))
+
+    def _most(self, session: Session, count: int) -> int:
+        """As many layers as were asked for, fewer where the generator is large even for few samples."""
+        each = RUNS * max(count, LEAST_SAMPLES)
+        return max(1, min(self.options.layers, session.affordable(each * self.options.layers) // each))
+
+    def _section(self, subject: Subject, role: Role, layers: list[AttentionLayer], reasons: list[str]) -> Section:
+        session = subject.session
+        chosen = spread(layers, self._most(session, len(subject.images)))
+        notes = [note.replace("main layers", "attention layers") for note in [
+            left_out(len(chosen), len(layers), "a large generator and --set attention.layers=N limit them")] if note]  # fmt: skip
+        notes += [f"Left out: {', '.join(reasons)}."] if reasons else []
+        told = [self._told(subject, layer) for layer in chosen]
+        shown = [session.sample_name(place) for place in range(min(self.options.shown, len(subject.images)))]
+        return attention_section(role, subject.images, told, notes, shown)
+
+    def _told(self, subject: Subject, layer: AttentionLayer) -> Told:
+        session = subject.session
+        rng = session.rng(f"attention: {subject.network.role} {layer.name}")
+        regions = _regions(session, layer, subject.images)
+        rows = layer.rows[:, layer.shown :]
+        following = {name: follows(rows, region, rng) for name, region in regions.items()}
+        done = effects(subject, layer, rng)
+        best = max(following.items(), key=lambda item: item[1].excess)
+        trained = nan
+        if layer.reproduced and best[1].p <= FOLLOWS and done.branch >= LEAST:
+            trained = self._trained(subject, layer, regions[best[0]], best[1], rng)
+        return Told(layer, locality(layer), following, done, trained)
+
+    def _trained(
+        self, subject: Subject, layer: AttentionLayer, region: Tensor, found: Following, rng: np.random.Generator
+    ) -> float:
+        """p that the layer with its weights in random places follows content as much; NaN where it cannot be run on its own."""
+        module = subject.network.module.get_submodule(layer.name.partition("@")[0])
+        given = _entering(subject, layer)
+        if not any(True for _ in module.parameters()) or given is None or "@" in layer.name:
+            return nan
+        null = []
+        for _ in range(self.options.copies):
+            with borrowed(module), torch.no_grad(), shuffled_weights(module, rng, lambda: module(given[:2])):
+                table = cross_table(_rows(module, given, layer), region)
+            n = len(table)
+            null.append(float(np.trace(table)) / n - float(table.sum() - np.trace(table)) / (n * (n - 1)))
+        return exceeds(found.excess, null)
+
+
+def _regions(session: Session, layer: AttentionLayer, images: Tensor) -> dict[str, Tensor]:
+    """What a query can belong to, by name: float32 [N, P, K] each."""
+    regions = {"colour": same_colour(layer, images)}
+    concepts = session.vocabulary.concepts
+    if concepts:
+        things = same_concept(layer, session[Want((Masks(),), KeepSpec("bool"), len(images))], concepts)  # type: ignore[arg-type]  # kept masks
+        regions |= {} if things is None else {"thing": things}
+    return regions
+
+
+def _entering(subject: Subject, layer: AttentionLayer) -> Tensor | None:
+    """What goes into the layer's module, float32 [N, …]; None where that is not one tensor."""
+    module = subject.network.module.get_submodule(layer.name.partition("@")[0])
+    parts: list[Tensor | None] = []
+
+    def keep(_module: object, args: tuple[object, ...]) -> None:
+        parts.append(args[0] if len(args) == 1 and isinstance(args[0], Tensor) else None)
+
+    handle = module.register_forward_pre_hook(keep)
+    try:
+        subject.run()
+    finally:
+        handle.remove()
+    whole = [part for part in parts if part is not None]
+    return torch.cat(whole)[: len(subject.images)] if whole and len(whole) == len(parts) else None
+
+
+def _rows(module: torch.nn.Module, given: Tensor, layer: AttentionLayer) -> Tensor:
+    """Rows of the even queries while the module runs on its own: float32 [N, P, K]."""
+    rows: list[Tensor] = []
+
+    def look(mixing: Mixing) -> None:
+        chosen = mixing.weights[:, :, layer.points[layer.shown :]].float().mean(1)
+        rows.append((chosen / chosen.sum(-1, keepdim=True).clamp(min=1e-12)).cpu())
+
+    for part in torch.split(given, BLOCK):
+        with attending(module, look):
+            module(part)
+    return torch.cat(rows)
+
+
+def _point(text: str) -> tuple[float, float]:
+    try:
+        row, column = (float(part) for part in text.split(":"))
+    except ValueError:
+        row = column = -1.0
+    if not (0 <= row <= 1 and 0 <= column <= 1):
+        raise UsageError(f"attention.queries: {text!r} is no place; expected row:column, each 0 to 1, such as 0.5:0.25")
+    return row, column
