@@ -26,7 +26,8 @@ from gandissect_plugins.dissection.sections import overview
 from gandissect_plugins.dissection.significance.chance import shuffled_overlaps
 from gandissect_plugins.dissection.significance.compare import Comparison
 
-from gandissect.blocks import Heatmap, Multiples, Scatter, Tabs
+import gandissect
+from gandissect.blocks import Graph, Heatmap, Multiples, Scatter, Tabs
 from gandissect.sampling import named_rng
 from gandissect.session import Session
 from gandissect.testing import PLANTED, tiny_gan
@@ -228,3 +229,12 @@ def test_the_histograms_are_one_figure_with_what_chance_gives(planted: Dissectio
     chance = planted.table(PLANTED.layer).chance
     assert figure.expected[0].tolist() == [float(chance[names.index(name)]) for name in figure.names]
     assert set(figure.groups) == {"colour"}
+
+
+def test_the_topology_names_the_concepts_that_dissection_found() -> None:
+    analyzers = ["dissection", "topology"]
+    report = gandissect.analyze(tiny_gan("planted"), analyzers, n=200, concepts=["colours"])
+    (graph, *_) = next(section for section in report.sections if section.analyzer == "topology").blocks
+    assert isinstance(graph, Graph)
+    (node,) = (node for node in graph.nodes if node.name == PLANTED.layer)
+    assert {note.split(" ×")[0] for note in node.notes} >= {"red"}

@@ -103,6 +103,7 @@ class DissectionAnalyzer(Analyzer):
             levels=chosen.levels,
             resolution=chosen.resolution,
         )
+        session.remember(result)
         tests, why_not = self._causal(session, result)
         note = ""
         if not chosen.layers:
