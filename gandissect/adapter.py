@@ -66,7 +66,7 @@ class Networks:
     format where that is not so (TorchScript, torch.export) returns a module that it interprets the format with.
     ``None`` for a latent, an output range or a discriminator's output means: find it by running. ``main_layers`` and
     ``discriminator_layers`` name submodules, composite ones too, whose outputs (one tensor each) are what analyzers should look
-    at; where empty, the last layer of each stage is taken.
+    at; where empty, the last layer of each stage is taken. ``generators`` names those of a file with several, this one first.
     """
 
     generator: nn.Module | None = None
@@ -81,6 +81,7 @@ class Networks:
     discriminator_classes: int = 0
     discriminator_output: Literal["logit", "probability"] | None = None
     family: str = ""
+    generators: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
     verification: str = ""
     mismatch: float | None = None

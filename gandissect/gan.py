@@ -27,13 +27,15 @@ class LatentSpace:
     """Where a generator's inputs come from: a named space, the shape of one input and its prior.
 
     ``normal`` is N(0, 1) and ``uniform`` U(span) per coordinate; ``image`` draws pictures [C, H, W] within ``span`` that have the
-    1/f spectrum of natural images, for networks that turn one image into another.
+    1/f spectrum of natural images, for networks that turn one image into another. ``codes`` are the coordinates that the file
+    calls continuous codes (InfoGAN).
     """
 
     name: str
     shape: tuple[int, ...]
     prior: Prior = "normal"
     span: tuple[float, float] = (-1.0, 1.0)
+    codes: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -107,7 +109,11 @@ class Assumption:
 
 @dataclass(frozen=True)
 class Opening:
-    """How a checkpoint was opened: by whom, why, what else could have, what was assumed, and how well it was verified."""
+    """How a checkpoint was opened: by whom, why, what else could have, what was assumed, and how well it was verified.
+
+    ``generators`` are the names of a file's generators where it holds several (both directions of a CycleGAN), the opened one
+    first; ``--assume network=NAME`` opens another.
+    """
 
     adapter: str
     why: str
@@ -122,6 +128,7 @@ class Opening:
     verification: str = "not verified: nothing in the file allows it"
     mismatch: float | None = None
     notes: tuple[str, ...] = ()
+    generators: tuple[str, ...] = ()
 
 
 class Network:

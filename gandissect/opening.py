@@ -192,6 +192,7 @@ def _open_file(
         verification=networks.verification or Opening.verification,
         mismatch=networks.mismatch,
         notes=networks.notes,
+        generators=networks.generators,
     )
     return build_gan(networks, name=name or path.name, opening=opening)
 

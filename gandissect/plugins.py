@@ -64,6 +64,8 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "distribution": "gandissect_plugins.distribution",
         "directions": "gandissect_plugins.directions",
         "surrogates": "gandissect_plugins.surrogates",
+        "conditions": "gandissect_plugins.conditions",
+        "translation": "gandissect_plugins.translation",
         "geometry": "gandissect_plugins.geometry",
         "inversion": "gandissect_plugins.inversion",
         "vocabularies": "gandissect_plugins.vocabularies",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gandissect.adapter import Adapter, Hints, Match, Networks, joined
-from gandissect.errors import GandissectError, NotOpened
+from gandissect.errors import GandissectError, NotOpened, unknown_name
 from gandissect.peek import Peek
 from gandissect.peek import peek as look
 from gandissect.plugins import hookimpl
@@ -65,7 +65,7 @@ class StateDictAdapter(Adapter):
 
     def open(self, peek: Peek, hints: Hints) -> Networks:
         """The generator, and the discriminator where the same file holds one."""
-        states = _networks(peek)
+        states, hints = _chosen(_networks(peek), hints)
         if networks := _of_a_family(states, hints):
             return networks
         if _is_module(peek):
@@ -82,6 +82,7 @@ class StateDictAdapter(Adapter):
             assumptions=found.assumptions,
             verification=found.verification, mismatch=found.mismatch, notes=(*_average_note(state), *found.notes),
             main_layers=main_layers(found.chain, found.module) if isinstance(found.module, Rebuilt) else (),
+            generators=_beside(state, states),
         )  # fmt: skip
         if not critics or hints.discriminator_path or hints.discriminator:
             return networks
@@ -146,12 +147,40 @@ def _of_a_family(states: list[StateDict], hints: Hints) -> Networks | None:
         if family is None or role != "generator":
             continue
         networks = rebuild_generator(family, state, hints.assume, [other for other in states if other is not state])
-        networks = replace(networks, notes=(*_average_note(state), *networks.notes))
+        networks = replace(networks, notes=(*_average_note(state), *networks.notes), generators=_beside(state, states))
         critics = [(s, f) for s, f, r in claimed if f is not None and r == "discriminator"]
         if critics and not hints.discriminator_path and not hints.discriminator:
             networks = _with_family_discriminator(networks, *critics[0], hints)
         return networks
     return None
+
+
+def _generators(states: list[StateDict]) -> list[StateDict]:
+    """The generators of a file; averaged ones stand for those that they are averages of."""
+    found = [state for state in states if (recognised(state)[1] or state.role) == "generator"]
+    return [state for state in found if state.averaged] or found
+
+
+def _beside(opened: StateDict, states: list[StateDict]) -> tuple[str, ...]:
+    """Names of the generators of a file with several, the opened one first."""
+    others = [state.name for state in _generators(states) if state.name != opened.name]
+    return (opened.name, *others) if others else ()
+
+
+def _chosen(states: list[StateDict], hints: Hints) -> tuple[list[StateDict], Hints]:
+    """The generator that ``--assume network=NAME`` names before all others, and the hints without it.
+
+    Raises:
+        UnknownName: no generator of that name in the file.
+    """
+    name = hints.assume.get("network")
+    if name is None:
+        return states, hints
+    named = [state for state in states if state.name == name]
+    if not named:
+        raise unknown_name("network", name, [state.name for state in _generators(states)], "in the file")
+    rest = {key: value for key, value in hints.assume.items() if key != "network"}
+    return [*named, *(state for state in states if state.name != name)], replace(hints, assume=rest)
 
 
 def _average_note(state: StateDict) -> tuple[str, ...]:

@@ -135,8 +135,10 @@ class NatsuInfoGan(Family):
             raise NotOpened(f"{classes} classes and {continuous} codes do not fit an input of {into} numbers")
         case.note(f"the last {continuous} of z are continuous codes; training drew them from U(-1, 1), here N(0, 1)")
         module = load(lambda: Generator(case.tensors, codes), case.tensors)
+        size = codes.noise + continuous
+        latent = LatentSpace("z", (size,), codes=tuple(range(codes.noise, size)))
         return Networks(
-            generator=module, latent=LatentSpace("z", (codes.noise + continuous,)), num_classes=classes,
+            generator=module, latent=latent, num_classes=classes,
             output_range=(0.0, 1.0), main_layers=("bn1_act", "bn2_act", "bn3_act"),
         )  # fmt: skip
 
