@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from gandissect.adapter import Adapter
     from gandissect.analyzer import Analyzer
     from gandissect.blocks import Section
+    from gandissect.comparer import Comparer, Kind
     from gandissect.concepts import Segmenter
     from gandissect.extractor import Extractor
     from gandissect.report import Renderer, Report
@@ -68,6 +70,8 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "translation": "gandissect_plugins.translation",
         "geometry": "gandissect_plugins.geometry",
         "inversion": "gandissect_plugins.inversion",
+        "comparison": "gandissect_plugins.comparison",
+        "series": "gandissect_plugins.series",
         "vocabularies": "gandissect_plugins.vocabularies",
         "renderers": "gandissect_reports",
     }
@@ -87,6 +91,8 @@ class Hooks:
         """Analyses this plugin offers."""
 
     @hookspec
+    def register_comparers(self) -> Iterable[type[Comparer[Any]]]:  # type: ignore[empty-body]
+        """Comparisons of two checkpoints, or of those of one training."""
 
     @hookspec
     def register_segmenters(self) -> Iterable[type[Segmenter]]:  # type: ignore[empty-body]
@@ -156,6 +162,11 @@ class Registry:
         classes = cast("list[type[Analyzer]]", self._collect("register_analyzers"))
         return {cls.name: cls for cls in sorted(_unique(classes), key=lambda cls: (cls.order, cls.name))}
 
+    def comparers(self, of: Kind) -> dict[str, type[Comparer[Any]]]:
+        """Name -> class of those of one kind, in the order of the report."""
+        classes = cast("list[type[Comparer[Any]]]", self._collect("register_comparers"))
+        chosen = [cls for cls in classes if cls.of == of]
+        return {cls.name: cls for cls in sorted(_unique(chosen), key=lambda cls: (cls.order, cls.name))}
 
     def adapters(self) -> list[Adapter]:
         """One instance of each adapter."""

@@ -61,11 +61,11 @@ def provenance(
         device=str(gan.generator.device),
         real_images=f"{redact(session.real.name)} ({len(session.real)} images)" if session.real else "none given",
         options=dict(options),
-        versions=_versions(),
+        versions=versions(),
         plugins={
             plugin.name: f"{plugin.source} {plugin.version}".strip() for plugin in plugins.plugins if not plugin.broken
         },
-        created=_now(),
+        created=now(),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         passes=session.passes,
         images_generated=session.images_generated,
@@ -73,7 +73,8 @@ def provenance(
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of gandissect, Python and the packages that numbers depend on."""
     found = {"gandissect": __version__, "python": platform.python_version(), "system": platform.system()}
     for package in PACKAGES:
         try:
@@ -83,7 +84,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _now() -> str:
+def now() -> str:
     """UTC, to the second; ``SOURCE_DATE_EPOCH`` in the environment fixes it for reproducible files."""
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))

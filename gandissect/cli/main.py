@@ -18,6 +18,8 @@ from gandissect.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, GandissectError, 
 _COMMANDS = {
     "analyze": ("gandissect.cli.analyze", "analyze", "Explain a checkpoint in one HTML report."),
     "demo": ("gandissect.cli.analyze", "demo", "Analyze the bundled GAN, whose concepts are known."),
+    "compare": ("gandissect.cli.compare", "compare", "Compare two checkpoints on the same latents."),
+    "series": ("gandissect.cli.series", "series", "Follow a training through its checkpoints and losses."),
     "inspect": ("gandissect.cli.inspect", "inspect", "Say what is in a file and what can be done with it."),
     "layers": ("gandissect.cli.inspect", "layers", "List the layers that can be read and edited."),
     "invert": ("gandissect.cli.invert", "invert", "Find the latents that come nearest to images."),

@@ -9,9 +9,13 @@ from __future__ import annotations
 import inspect as inspecting
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from gandissect.analyzer import Analyzer
+    from gandissect.comparer import Comparer
 
 
 @click.command()
@@ -22,12 +26,14 @@ import click
 @click.option("--disable-plugin", multiple=True, metavar="NAME", help="Do not load this plugin.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plugins(name: str | None, plugin_files: tuple[Path, ...], disable_plugin: tuple[str, ...], as_json: bool) -> int:
-    """List plugins; with NAME, the options of that analyzer."""
+    """List plugins; with NAME, the options of that analyzer or comparison."""
     from gandissect.plugins import load_plugins
 
     registry = load_plugins(plugin_files, disable_plugin)
+    comparisons = {**registry.comparers("pair"), **registry.comparers("series")}
     if name is not None:
-        return _show_analyzer(registry.get_analyzer(name), as_json)
+        own = name in comparisons and name not in registry.analyzers()
+        return _show(comparisons[name] if own else registry.get_analyzer(name), as_json)
     rows: list[dict[str, Any]] = [
         {"name": p.name, "offers": list(p.kinds), "from": p.source, "version": p.version, "status": p.status}
         for p in registry.plugins
@@ -37,6 +43,7 @@ def plugins(name: str | None, plugin_files: tuple[Path, ...], disable_plugin: tu
     card: dict[str, Any] = {
         "plugins": rows,
         "analyzers": list(registry.analyzers()),
+        "comparisons": list(comparisons),
         "adapters": [adapter.name for adapter in registry.adapters()],
         "vocabularies": list(segmenters),
         "unavailable": {name: why for name, why in unavailable.items() if why},
@@ -50,7 +57,7 @@ def plugins(name: str | None, plugin_files: tuple[Path, ...], disable_plugin: tu
     for row in rows:
         offers = ", ".join(map(str, row["offers"])) or "–"
         click.echo(f"{row['name']:<16} {offers:<28} {row['from']} {row['version']}  {row['status']}")
-    for kind in ("analyzers", "adapters", "vocabularies", "extractors", "renderers"):
+    for kind in ("analyzers", "comparisons", "adapters", "vocabularies", "extractors", "renderers"):
         if card[kind]:
             click.echo(f"{kind}: {', '.join(card[kind])}")
     for vocabulary, why in card["unavailable"].items():
@@ -60,13 +67,15 @@ def plugins(name: str | None, plugin_files: tuple[Path, ...], disable_plugin: tu
     return 0
 
 
-def _show_analyzer(cls: type, as_json: bool) -> int:
+def _show(cls: type[Analyzer] | type[Comparer[Any]], as_json: bool) -> int:
     from gandissect.analyzer import Analyzer
     from gandissect.options import describe_options
 
-    assert issubclass(cls, Analyzer)
     options = describe_options(cls.Options)
-    needs = [field for field, value in vars(cls.needs).items() if value]
+    if issubclass(cls, Analyzer):
+        needs = [field for field, value in vars(cls.needs).items() if value]
+    else:
+        needs = ["two checkpoints (gandissect compare)" if cls.of == "pair" else "a training (gandissect series)"]
     if as_json:
         described = [dict(zip(("name", "type", "default", "doc"), row, strict=True)) for row in options]
         references = [str(reference) for reference in cls.references]

@@ -61,11 +61,14 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
 
 def test_every_command_option_is_documented() -> None:
     from gandissect.cli.analyze import analyze, demo
+    from gandissect.cli.compare import compare
     from gandissect.cli.edit import edit
     from gandissect.cli.inspect import inspect, layers
+    from gandissect.cli.invert import invert
     from gandissect.cli.plugins import plugins
+    from gandissect.cli.series import series
 
-    for command in (analyze, demo, edit, inspect, layers, plugins):
+    for command in (analyze, compare, demo, edit, inspect, invert, layers, plugins, series):
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert getattr(parameter, "help", None), f"{command.name} {parameter.name} has no help"
