@@ -33,7 +33,7 @@ from gandissect.gan import LatentSpace, Opening
 from gandissect.probing import build_gan
 from gandissect.session import Session
 from gandissect.tap import tap
-from gandissect.testing import check_analyzer, tiny_gan
+from gandissect.testing import tiny_gan
 
 GRID = 8
 UNITS = 24
@@ -330,7 +330,3 @@ def test_maps_do_not_depend_on_the_batch_size_and_leave_the_network_as_it_was() 
     assert told[0] == told[1]
     assert all(torch.equal(a, b) for a, b in zip(before, block.parameters(), strict=True))
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in block.modules())
-
-
-def test_attention_keeps_the_promises_of_an_analyzer() -> None:
-    check_analyzer(Attention, kinds=("planted", "vector"))

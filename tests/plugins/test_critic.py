@@ -27,7 +27,7 @@ from gandissect.probing import build_gan
 from gandissect.real import RealImages
 from gandissect.run import analyze
 from gandissect.session import Session
-from gandissect.testing import check_analyzer, tiny_gan
+from gandissect.testing import tiny_gan
 
 SIDE = 16
 
@@ -213,10 +213,6 @@ def test_without_a_discriminator_it_is_skipped_with_what_to_pass() -> None:
     (section,) = analyze(tiny_gan(discriminator=False), [DiscriminatorCheck], n=16).sections
     assert section.status == "skipped"
     assert "--discriminator" in section.summary
-
-
-def test_the_discriminators_check_keeps_the_promises_of_an_analyzer() -> None:
-    check_analyzer(DiscriminatorCheck, kinds=("vector",))
 
 
 class Blocks(nn.Module):

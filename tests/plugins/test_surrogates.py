@@ -31,7 +31,7 @@ from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.gan import Gan, LatentSpace, Opening
 from gandissect.probing import build_gan
 from gandissect.session import Session
-from gandissect.testing import check_analyzer, tiny_gan, tiny_session
+from gandissect.testing import tiny_gan, tiny_session
 
 SIDE, DIM, LIGHT = 16, 8, 5
 SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))]
@@ -306,7 +306,3 @@ def test_a_silent_discriminator_is_a_reason_to_skip() -> None:
 def test_too_few_samples_are_a_reason_to_skip() -> None:
     session = tiny_session(n=20)
     assert [section.status for section in Surrogates().run(session)] == ["skipped"]
-
-
-def test_it_keeps_the_promises_of_an_analyzer() -> None:
-    check_analyzer(Surrogates, kinds=("planted", "grey"))
