@@ -111,7 +111,7 @@ def test_a_uniform_prior_is_found(tmp_path: Path) -> None:
     assert same(found, net, 24, 1, 1)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("mode", [pytest.param("nearest", marks=pytest.mark.slow), "bilinear"])
 def test_upsampling_and_the_family_eps_are_found(mode: str, tmp_path: Path) -> None:
     net = trained(Upsampling(mode), 20)
     found = opened(net, tmp_path)

@@ -79,6 +79,7 @@ def test_a_network_that_counts_its_batch_is_written_for_one_batch_size_and_says_
         torch.testing.assert_close(exported(code)(z), gan.generator.module(z))
 
 
+@pytest.mark.slow
 def test_the_written_file_runs_alone_and_draws(tmp_path: Path) -> None:
     write_code(tiny_gan("random"), tmp_path / "model.py")
     text = (tmp_path / "model.py").read_text()

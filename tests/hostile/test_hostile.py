@@ -140,6 +140,7 @@ def damaged(
     return attempt(partial(each_read, paths), seconds=60)
 
 
+@pytest.mark.slow
 def test_a_thousand_flips_of_bits_open_or_are_refused(tmp_path: Path) -> None:
     outcome = damaged(tmp_path, 150, flipped, FLIPPED)
     assert outcome.allowed, outcome

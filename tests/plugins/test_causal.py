@@ -84,7 +84,7 @@ def roles_hold(seed: int, grid: int) -> None:
     assert all(causes[unit].concept == truth.concepts[unit] for unit in owned)
 
 
-@pytest.mark.parametrize(("seed", "grid"), [(0, LAYOUTS[0]), (1, LAYOUTS[0])])
+@pytest.mark.parametrize(("seed", "grid"), [(0, LAYOUTS[0]), pytest.param(1, LAYOUTS[0], marks=pytest.mark.slow)])
 def test_every_unit_of_a_planted_network_gets_its_role(seed: int, grid: int) -> None:
     roles_hold(seed, grid)
 

@@ -124,6 +124,7 @@ def test_rescoring_is_that_of_higan(case: str, strengths: tuple[float, ...]) -> 
         assert signed == pytest.approx(expected[f"{prefix}.signed_delta"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_network_of_random_weights_and_few_pixels_yields_no_findings() -> None:
     report = gandissect.analyze(gandissect.open(GOLDEN / "ganspace_generator.ts"), ["directions", "geometry"], n=300)
     assert report.failed == ()

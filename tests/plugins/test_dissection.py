@@ -19,7 +19,7 @@ from gandissect.gan import LatentSpace, Opening
 from gandissect.probing import build_gan
 from gandissect.sampling import named_rng
 from gandissect.session import Session
-from gandissect.testing import PLANTED, RandomGenerator, check_analyzer, tiny_gan
+from gandissect.testing import PLANTED, RandomGenerator, tiny_gan
 from gandissect.vocabulary import DEFAULT as LOW_LEVEL
 from gandissect.vocabulary import build_vocabulary
 
@@ -99,7 +99,7 @@ def test_the_null_keeps_position_and_knows_what_it_explains():
     assert float(table.p[PLANTED.red, names.index("red")]) < 0.01
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [0, 1, 9, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 9))])
 def test_a_random_network_yields_no_findings(seed):
     channels = 1 if seed == 9 else 3
     net = RandomGenerator(seed, channels, width=8 if seed % 2 else 16)
@@ -146,10 +146,6 @@ def test_numbers_do_not_depend_on_the_batch_size():
             first, second = (getattr(result.layers[0], field.name) for result in (results[0], other))
             if isinstance(first, torch.Tensor):
                 assert torch.equal(first.nan_to_num(-1), second.nan_to_num(-1)), field.name
-
-
-def test_the_analyzer_keeps_its_promises():
-    check_analyzer(DissectionAnalyzer)
 
 
 def test_all_readable_layers_can_be_dissected():

@@ -46,6 +46,7 @@ def logits(gan: Gan, case: Golden) -> Tensor:
 
 
 ALIKE = {
+    "pgan_up_acgan_32",
     "dcgan_csinva_cifar10_32",
     "dcgan_examples_64_gray",
     "dcgan_natsu6767_64",
