@@ -104,6 +104,11 @@ def tap(
                 raise
 
 
+def followed(_name: str, output: Tensor) -> Tensor:
+    """An edit that changes nothing, and lets gradients begin at outputs without a history, such as a label's embedding."""
+    return output if output.requires_grad else output.detach().requires_grad_().clone()
+
+
 def as_map(activation: Tensor) -> Tensor:
     """An activation as [N, C, H, W]: vectors [N, C] become 1×1 maps, maps stay as they are."""
     return activation[:, :, None, None] if activation.dim() == 2 else activation

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from gandissect.errors import UnknownName
-from gandissect.tap import tap
+from gandissect.tap import followed, tap
 
 
 def net() -> nn.Sequential:
@@ -29,6 +29,17 @@ def test_tap_tells_the_calls_of_a_shared_module_apart() -> None:
         module(x)
     assert torch.equal(acts["1"], module[:2](x))
     assert torch.equal(acts["1@1"], module[:4](x))
+
+
+def test_gradients_begin_at_a_followed_output_without_history_and_nothing_else_changes() -> None:
+    embedding = nn.Embedding(4, 3).requires_grad_(False)
+    module, labels = nn.Sequential(embedding, nn.ReLU(inplace=True), nn.Linear(3, 1)), torch.arange(4)
+    plain = module(labels)
+    with tap(module, ["0"], followed) as acts:
+        out = module(labels)
+    (slope,) = torch.autograd.grad(out.sum(), [acts["0"]])
+    assert torch.equal(out, plain)
+    assert slope.shape == (4, 3) and slope.abs().sum() > 0
 
 
 def test_an_edit_replaces_the_output() -> None:

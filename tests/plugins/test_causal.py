@@ -284,6 +284,12 @@ def test_the_first_order_estimate_ranks_the_unit_that_draws_first() -> None:
     assert int(rise[: PLANTED.copy + 1].argmax()) == PLANTED.red and float(rise[PLANTED.copy]) == 0.0
 
 
+def test_the_first_order_estimate_includes_a_layer_that_sees_the_label_alone() -> None:
+    session = Session(tiny_gan("conditional"), n=8)
+    rise = first_order(session, ["embedding"], lambda images: images.mean((1, 2, 3)), range(8))
+    assert rise["embedding"].shape == (32,) and rise["embedding"].abs().max() > 0
+
+
 def test_defects_are_told() -> None:
     stripes = torch.zeros(1, 3, 8, 8)
     stripes[..., ::2] = 0.5

@@ -22,6 +22,7 @@ from gandissect_plugins.conditions import (
     variance_shares,
 )
 from gandissect_plugins.conditions.condition import drawn, evenly
+from gandissect_plugins.health import label_effect
 from torch import Tensor, nn
 
 import gandissect
@@ -106,6 +107,16 @@ def told(session: Session, **options: object) -> list[str]:
 def test_a_class_that_does_nothing_is_said() -> None:
     (text,) = told(session_of(Painter("nothing")))
     assert "The condition does nothing" in text
+
+
+def test_what_the_health_check_has_said_of_the_class_is_not_said_again() -> None:
+    session = session_of(Painter("nothing"))
+    session.remember(label_effect(session))
+    assert told(session) == []
+    assert sections(session)["What the condition does"].summary == "The class changes nothing."
+    live = session_of(Painter("twins"))
+    live.remember(label_effect(live))
+    assert len(told(live)) == 1
 
 
 def test_noise_of_the_generators_own_is_no_effect_of_the_class() -> None:

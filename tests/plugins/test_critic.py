@@ -80,7 +80,7 @@ def sections_of(session: Session) -> list[Section]:
     ("slope", "offset", "shift", "verdict", "headline"),
     [
         (2.0, 0.6, 0.0, "balanced", ""),
-        (20.0, 5.0, 0.3, "D far ahead", "D is far ahead of G"),
+        (20.0, 5.0, 0.3, "D is far ahead of G", "D is far ahead of G"),
         (-20.0, -5.0, 0.3, "G ahead", "G is ahead of D"),
         (2.0, 40.0, 0.0, "saturated", "saturated"),
         (0.0, 1.0, 0.3, "silent", "silent"),

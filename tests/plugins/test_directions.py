@@ -19,7 +19,10 @@ from gandissect_plugins.directions import (
     register_analyzers,
     sefa,
 )
+from gandissect_plugins.directions.basis import Directions
 from gandissect_plugins.directions.effects import prior_sigma, strip_frames
+from gandissect_plugins.directions.unlabelled_section import unlabelled_findings
+from torch import Tensor
 
 from gandissect.adapter import Networks
 from gandissect.blocks import Strip
@@ -77,6 +80,24 @@ class Noise(Segmenter):
         return row < torch.tensor(shares)[:, None, None, None]
 
 
+class Twins(Segmenter):
+    """Two names of nearly the same pixels."""
+
+    name = "twins"
+    concepts = (Concept("glow", "test"), Concept("gleam", "test"))
+
+    def segment(self, images: Tensor, indices: Sequence[int]) -> Tensor:
+        light = luminance(images)
+        return torch.cat([light > 0.5, light > 0.51], 1)
+
+
+def test_of_two_names_of_one_cause_only_one_is_a_headline() -> None:
+    session = Session(tiny_gan("planted"), vocabulary=Vocabulary([Twins()]), n=300)
+    section = next(iter(LatentDirections().run(session)))
+    told = [finding.text for finding in section.findings if "gl" in finding.text.split(" by ")[0]]
+    assert len(told) == 1 and told[0].count("glow") == told[0].count("gleam") == 1
+
+
 def test_a_random_concept_is_no_finding() -> None:
     for seed in range(2):
         session = Session(tiny_gan("planted"), vocabulary=Vocabulary([Noise()]), n=120, seed=seed)
@@ -117,6 +138,26 @@ def test_effects_do_not_depend_on_the_batch_size_or_on_company() -> None:
         effects = measure_effects(session, {"one": vector, **other}, property_rulers(session, 40), baseline=4)
         found.append((effects.shift[0], effects.change[0], effects.null_shift))
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_property_that_another_section_tells_more_of_has_no_second_headline() -> None:
+    session = planted()
+    rulers = property_rulers(session, 400)
+    axis = AXIS[[PLANTED.brightness]]
+    part = Directions("axes", ("axis 5",), axis, np.ones(1), "strength", np.zeros(0))
+    effects = measure_effects(session, part.by_name, rulers, baseline=random_baseline(session, rulers))
+    alone = unlabelled_findings([part], effects, {})
+    assert alone
+    for told, expected in ((0.01, list(alone)), (99.0, [])):
+        assert list(unlabelled_findings([part], effects, dict.fromkeys(rulers.names, told))) == expected
+
+
+def test_no_property_has_a_headline_twice() -> None:
+    report = analyze(tiny_gan("planted"), ["directions"], n=400)
+    texts = [finding.text for section in report.sections for finding in section.findings]
+    moved = [text.partition(" moves ")[2].partition(" by ")[0] for text in texts]
+    assert len(moved) >= 2
+    assert len(set(moved)) == len(moved)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,13 @@ from gandissect_plugins.geometry import (
     truncation,
 )
 from gandissect_plugins.geometry.means import mean_interval
+from gandissect_plugins.geometry.walk_sections import sweep_section
 from gandissect_plugins.geometry.walks import between
+from gandissect_plugins.health import latent_effects
 from torch import Tensor, nn
 
 from gandissect.adapter import Networks
+from gandissect.blocks import Bar
 from gandissect.gan import LatentSpace, Opening, Prior
 from gandissect.probing import build_gan
 from gandissect.properties import luminance
@@ -101,6 +104,22 @@ def test_the_sweep_names_exactly_the_coordinates_that_do_nothing() -> None:
     assert set(found.unused) == set(range(16)) - drawing
     assert sweep(tiny_session("random", n=8)).unused == ()
     assert sweep(tiny_session("vector", n=8)).unused == ()
+
+
+def test_dead_coordinates_that_the_health_check_has_named_get_no_second_headline() -> None:
+    session = tiny_session("planted", n=16)
+    assert len(sweep_section(session).findings) == 1
+    session.remember(latent_effects(session))
+    assert sweep_section(session).findings == ()
+
+
+def test_what_a_coordinate_does_is_shown_between_its_least_and_its_most_on_any_sample() -> None:
+    session = tiny_session("vector", n=8)
+    effects, section = sweep(session).by_sample, sweep_section(session)
+    bar = next(block for block in section.blocks if isinstance(block, Bar))
+    assert bar.series[0].low == effects.min(1).tolist() and bar.series[0].high == effects.max(1).tolist()
+    least, most = (f"{pick(effective_rank(values) for values in effects.T):.3g}" for pick in (min, max))
+    assert f"({least} to {most} on " in section.summary
 
 
 def test_adding_the_planted_brightness_succeeds_and_random_additions_do_not() -> None:

@@ -19,83 +19,16 @@ from gandissect_plugins.health import (
     picture_rows,
     pixel_health,
 )
+from planted_faults import SIDE, STYLE, Kinds, Labelled, Memoriser, gan_of, smooth
 from torch import Tensor, nn
 
-from gandissect.adapter import Networks
 from gandissect.blocks import Section, Table
-from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.gan import LatentSpace
 from gandissect.real import RealImages
 from gandissect.session import Session
 from gandissect.testing import check_analyzer, tiny_gan, tiny_session
 
-SIDE, STYLE = 16, 9
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))]
-
-
-def smooth(count: int, seed: int) -> Tensor:
-    """Fields [count, 3, SIDE, SIDE] with a 1/f^1.5 spectrum and unit deviation."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None])
-    frequency[0, 0] = np.inf
-    white = np.fft.rfft2(rng.standard_normal((count, 3, SIDE, SIDE)))
-    fields = np.fft.irfft2(white / frequency**1.5, s=(SIDE, SIDE))
-    return torch.from_numpy(fields / fields.std((1, 2, 3), keepdims=True)).float()
-
-
-class Kinds(nn.Module):
-    """Latent [N, 12] to [N, 3, 16, 16]: three signs choose one of 8 kinds of picture, nine coordinates its style."""
-
-    def __init__(self, seed: int, *, kinds: int = 8, style: float = 0.3, dead: int | None = None) -> None:
-        super().__init__()
-        self.kinds = kinds
-        self.style = nn.Linear(STYLE, 3 * SIDE * SIDE, bias=False)
-        self.register_buffer("templates", 0.5 * smooth(8, seed))
-        with torch.no_grad():
-            basis = smooth(STYLE, seed + 1000).flatten(1).T
-            self.style.weight.copy_(style / 3 * basis)
-            if dead is not None:
-                self.style.weight[:, dead] = 0
-
-    def forward(self, z: Tensor) -> Tensor:
-        bits = (z[:, :3] > 0).long()
-        kind = (bits * torch.tensor([1, 2, 4])).sum(1) % self.kinds
-        styled = self.style(z[:, 3:]).view(-1, 3, SIDE, SIDE)
-        image: Tensor = torch.tanh(self.templates[kind] + styled)
-        return image
-
-
-class Memoriser(nn.Module):
-    """Latent [N, 12] to one of the given pictures, with a little noise of its own."""
-
-    def __init__(self, pictures: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("pictures", pictures)
-        self.choose = nn.Linear(12, 12, bias=False)
-        self.grain = nn.Linear(12, 3 * SIDE * SIDE, bias=False)
-
-    def forward(self, z: Tensor) -> Tensor:
-        place = (self.choose(z).abs().sum(1) * 1e4).long() % len(self.pictures)
-        image: Tensor = self.pictures[place] + 0.02 * self.grain(z).view(-1, 3, SIDE, SIDE)
-        return image
-
-
-class Labelled(nn.Module):
-    """Kinds with a label that shifts the latent, or does nothing."""
-
-    def __init__(self, seed: int, *, idle: bool) -> None:
-        super().__init__()
-        self.kinds, self.idle = Kinds(seed), idle
-        self.embed = nn.Embedding(4, 12)
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        image: Tensor = self.kinds(z if self.idle else z + self.embed(labels))
-        return image
-
-
-def gan_of(module: nn.Module, classes: int = 0) -> Gan:
-    networks = Networks(module.eval(), None, LatentSpace("z", (12,)), num_classes=classes, output_range=(-1.0, 1.0))
-    return build_gan(networks, name="planted", opening=Opening("testing", "made for tests"))
 
 
 def real_pictures(seed: int, count: int = 320) -> Tensor:
@@ -107,7 +40,7 @@ def real_pictures(seed: int, count: int = 320) -> Tensor:
 
 def session_of(module: nn.Module, seed: int, *, real: Tensor | None = None, classes: int = 0, n: int = 160) -> Session:
     given = None if real is None else RealImages.from_tensor(real)
-    return Session(gan_of(module, classes), n=n, seed=seed, real=given)
+    return Session(gan_of(module, classes=classes), n=n, seed=seed, real=given)
 
 
 def sections_of(session: Session) -> list[Section]:
@@ -170,8 +103,8 @@ def test_a_dead_latent_coordinate_is_named(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_condition_that_does_nothing_is_found(seed: int) -> None:
-    assert "label does nothing" in alarms(session_of(Labelled(seed, idle=True), seed, classes=4))["class labels"]
-    assert alarms(session_of(Labelled(seed, idle=False), seed, classes=4)) == {}
+    assert "label does nothing" in alarms(session_of(Labelled(Kinds(seed), idle=True), seed, classes=4))["class labels"]
+    assert alarms(session_of(Labelled(Kinds(seed), idle=False), seed, classes=4)) == {}
 
 
 def test_a_random_network_raises_no_alarm() -> None:

@@ -84,7 +84,7 @@ class ConceptSensitivity(Analyzer):
         layers = self._layers(session)
         assert session.gan.discriminator is not None
         main = len(session.gan.discriminator.main_layers())
-        note = left_out(len(layers), main, "--set concept-sensitivity.layers=N takes more")
+        note = left_out(len(layers), main, "`--set concept-sensitivity.layers=N` takes more")
         yield sensitivity_section(sensed, trained, n, [note] if note else [])
 
     def _sizes(self, session: Session) -> tuple[int, int]:

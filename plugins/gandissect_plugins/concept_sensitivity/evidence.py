@@ -19,7 +19,7 @@ from gandissect.reducers import KeepSpec
 from gandissect.running import BLOCK, filled
 from gandissect.session import Session, Want
 from gandissect.streams import Batch, Role, Stream
-from gandissect.tap import as_map, tap
+from gandissect.tap import as_map, followed, tap
 
 CELLS = 4
 """Maps are averaged over a grid of at most so many rows and columns."""
@@ -80,7 +80,7 @@ def slopes(session: Session, layers: Sequence[SensedLayer], count: int) -> dict[
     for start in range(0, count, BLOCK):
         given = filled(images[start : start + BLOCK], BLOCK).to(discriminator.device).requires_grad_()
         classes = None if labels is None else filled(labels[start : start + BLOCK], BLOCK)
-        with session.borrowed(), torch.enable_grad(), tap(discriminator.module, names) as acts:
+        with session.borrowed(), torch.enable_grad(), tap(discriminator.module, names, followed) as acts:
             logits = discriminator(given, classes)
         found = torch.autograd.grad(logits.sum(), [acts[name] for name in names], allow_unused=True)
         for layer, slope in zip(layers, found, strict=True):

@@ -82,8 +82,9 @@ def sensitivity_section(sensed: Sequence[Sensed], trained: float, n: int, notes:
     ranked = sorted(sensed, key=lambda one: (not one.confirmed, not one.sign, one.q[one.best]))
     layers = sensed[0].layers
     heat = Heatmap(
-        np.array([[test.score for test in one.tests] for one in ranked]), tuple(one.concept for one in ranked), layers,
-        "TCAV score of each concept at each layer; random sets give about 0.5", unit="TCAV score",
+        np.array([[test.score - test.random for test in one.tests] for one in ranked]), tuple(one.concept for one in ranked), layers,
+        "TCAV score of each concept at each layer, less that of random sets", signed=True, unit="TCAV score above random sets",
+        caption="Above 0 the concept raises the logit, below 0 it lowers it; the table says where that is beyond chance.",
     )  # fmt: skip
     blocks: list[Block] = [Text(note) for note in notes]
     blocks += [heat, _scores(ranked), _pasted(ranked)]

@@ -15,6 +15,7 @@ from gandissect.analyzer import Analyzer
 from gandissect.blocks import Section
 from gandissect.options import option
 from gandissect.session import Session, Want
+from gandissect_plugins.health import LabelEffect
 
 from .condition import Condition, conditions_of
 from .effect_sections import effect_section, sweep_section
@@ -59,7 +60,7 @@ class Conditions(Analyzer):
         seen = gathered(session, conditions, self._count(session))
         probes, leaks = _probes(session, found, seen)
         yield sweep_section(session, found)
-        yield effect_section(found, probes)
+        yield effect_section(found, probes, session.recall(LabelEffect))
         yield information_section(session, conditions, seen)
         yield classes_section(conditions, probes, leaks)
         yield units_section(session, conditions, seen)

@@ -11,6 +11,7 @@ from gandissect.session import Session
 from gandissect.wording import percent
 from gandissect_plugins.distribution.words import number
 from gandissect_plugins.features.spaces import thumbnails
+from gandissect_plugins.health import LabelEffect
 
 from .condition import Condition
 from .paired import RATE, Paired
@@ -58,8 +59,13 @@ def _how_many(condition: Condition) -> str:
     )
 
 
-def effect_section(found: Sequence[Paired], probes: Mapping[str, Probe | None]) -> Section:
-    """Whether each condition changes the images, and which of its values do not differ."""
+def effect_section(
+    found: Sequence[Paired], probes: Mapping[str, Probe | None], label: LabelEffect | None = None
+) -> Section:
+    """Whether each condition changes the images, and which of its values do not differ.
+
+    ``label`` is what the health check found of the class; what it has said gets no second headline.
+    """
     measures = [_measures(one) for one in found]
     table = Table(
         ("measure", *(one.condition.name for one in found)),
@@ -78,7 +84,9 @@ def effect_section(found: Sequence[Paired], probes: Mapping[str, Probe | None]) 
         for one in found
         if len(one.condition.values) > 2
     }
-    findings = [finding for one in found for finding in _alarms(one, probes[one.condition.name])]
+    said = label is not None and label.idle
+    asked = [one for one in found if not (said and one.dead and one.condition.kind == "class")]
+    findings = [finding for one in asked for finding in _alarms(one, probes[one.condition.name])]
     return Section(
         "What the condition does",
         table,

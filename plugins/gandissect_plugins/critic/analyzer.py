@@ -127,7 +127,7 @@ class DiscriminatorCheck(Analyzer):
         why = needs.missing(session)
         found = None if why else unit_verdicts(session, self.options.units, session.rng("discriminator: units"))
         if found is None:
-            words = f"{why or NO_LAYER}; --set discriminator.units=0 leaves this out"
+            words = f"{why or NO_LAYER}; `--set discriminator.units=0` leaves this out"
             return Section(UNIT_TITLE, summary=words, status="skipped", references=UNIT_REFERENCES)
         return unit_section(found, self._trained(session, images) if misled(found) else 1.0)
 

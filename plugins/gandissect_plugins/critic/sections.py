@@ -21,6 +21,7 @@ from gandissect.blocks import (
     Section,
     Series,
     Table,
+    Tabs,
     Text,
     Trust,
     to_uint8,
@@ -28,6 +29,7 @@ from gandissect.blocks import (
 from gandissect.properties import measure
 from gandissect.session import Session
 from gandissect.trust import adjusted
+from gandissect.wording import percent
 from gandissect_plugins.attributions.trained import TRAINED
 
 from .fragility import SIZES, Fragility
@@ -82,14 +84,12 @@ class Told:
 
 def scores_section(session: Session, told: Told) -> Section:
     """Distributions of scores, calibration and the verdict."""
-    groups = {name: values.tolist() for name, values in told.scores.items()}
-    histogram = Histogram(groups, "score (logit)", "scores of " + ", ".join(groups), caption="Higher is more real.")
     rows: list[tuple[Cell, ...]] = [
         (name, len(values), float(np.median(values)), float(values.mean()), float(values.std()))
         for name, values in told.scores.items()
     ]
     table = Table(("images", "n", "median score", "mean", "standard deviation"), rows)
-    blocks: list[Block] = [histogram, table]
+    blocks: list[Block] = [*_histograms(told.scores), table]
     pairs = [(a, b, s.auc, s.low, s.high, s.p) for a, b, s in told.pairs]
     caption = "Probability that the first scores higher than the second; 0.5 is chance. Mann–Whitney p."
     blocks.append(Table(("images", "against", "AUC", "low", "high", "p"), pairs, caption))
@@ -116,17 +116,34 @@ def scores_section(session: Session, told: Told) -> Section:
     )
 
 
+def _histograms(scores: Mapping[str, Scores]) -> list[Block]:
+    """Intact images of all kinds on common bins, then each kind beside its spoilt copies."""
+    intact = tuple(name for name in scores if "," not in name)
+    each = tuple(_histogram(scores, [name for name in scores if name.split(",")[0] == kind]) for kind in intact)
+    if len(intact) < 2:
+        return list(each)
+    kinds = [(kind, block) for kind, block in zip(intact, each, strict=True) if len(block.groups) > 1]
+    names, spoilt = tuple(f"{kind}, spoilt" for kind, _ in kinds), tuple(block for _, block in kinds)
+    return [_histogram(scores, intact), *([Tabs(names, spoilt)] if len(spoilt) > 1 else spoilt)]
+
+
+def _histogram(scores: Mapping[str, Scores], names: Sequence[str]) -> Histogram:
+    alt = "scores of " + ", ".join(names)
+    return Histogram(
+        {name: scores[name].tolist() for name in names}, "score (logit)", alt, caption="Higher is more real."
+    )
+
+
 def _summary(told: Told) -> str:
     found = told.standing
     if found is None:
-        state = (
-            "silent: all scores are equal" if told.silent else f"{100 * told.saturated:.3g} % of scores are saturated"
-        )
+        state = "silent: all scores are equal" if told.silent else f"{percent(told.saturated)} of scores are saturated"
         return f"Without real images no verdict on balance; {state} (|logit| > {SATURATED})."
     gap = found.separation
+    lead = "D is far ahead of G" if found.verdict == "D far ahead" else found.verdict
     return (
-        f"**{found.verdict}**: a real image scores higher than a sample in {100 * gap.auc:.3g} % of pairs ({100 * gap.low:.3g} to "
-        f"{100 * gap.high:.3g} %; 50 % by chance); cross-entropy {found.entropy:.3g} (ln 2 = {OPTIMUM:.3f} at the optimum)."
+        f"**{lead}**: a real image scores higher than a sample in {percent(gap.auc)} of pairs. CI {100 * gap.low:.0f} to "
+        f"{percent(gap.high)}, 50 % by chance; cross-entropy {found.entropy:.3g} (ln 2 = {OPTIMUM:.3f} at the optimum)."
     )
 
 
@@ -143,11 +160,11 @@ def _verdict_findings(session: Session, told: Told) -> list[Finding]:
             else " (if its loss has a sigmoid)"
         )
         words = (
-            f"**The discriminator is saturated**{whose}: {100 * told.saturated:.3g} % of scores are beyond ±{SATURATED}"
+            f"**The discriminator is saturated**{whose}: {percent(told.saturated)} of scores are beyond ±{SATURATED}"
         )
         trust = Trust(f"exact, n = {n}", "share of scores at which a sigmoid is within 1e-4 of 0 or 1")
-        tail = "." if found is None else f"; real above generated in {100 * found.separation.auc:.3g} % of pairs."
-        return [Finding(words + tail, trust, 0.7)]
+        tail = "." if found is None else f"; real above generated in {percent(found.separation.auc)} of pairs."
+        return [Finding(words + tail, trust, 0.88)]
     if found is None or found.verdict not in ("D far ahead", "G ahead"):
         return []
     gap = found.separation
@@ -157,12 +174,10 @@ def _verdict_findings(session: Session, told: Told) -> list[Finding]:
         "0.5 by chance",
     )
     if found.verdict == "D far ahead":
-        words = f"**D is far ahead of G**: a real image scores higher than a sample in {100 * gap.auc:.3g} % of pairs."
+        words = f"**D is far ahead of G**: a real image scores higher than a sample in {percent(gap.auc)} of pairs."
     else:
-        words = (
-            f"**G is ahead of D**: a sample scores higher than a real image in {100 * (1 - gap.auc):.3g} % of pairs."
-        )
-    return [Finding(words, trust, 0.7)]
+        words = f"**G is ahead of D**: a sample scores higher than a real image in {percent(1 - gap.auc)} of pairs."
+    return [Finding(words, trust, 0.88)]
 
 
 def _memory_findings(told: Told) -> list[Finding]:
@@ -172,7 +187,7 @@ def _memory_findings(told: Told) -> list[Finding]:
         return []
     gap = known[0]
     text = (
-        f"**The discriminator knows its training images**: they score higher than held-out real images in {100 * gap.auc:.3g} % of "
+        f"**The discriminator knows its training images**: they score higher than held-out real images in {percent(gap.auc)} of "
         "pairs (50 % by chance)."
     )
     tested = f"AUC of {len(told.scores['real'])} real against {len(told.scores['held out'])} held-out images; p = {gap.p:.2g}"
@@ -193,7 +208,7 @@ def _odd_findings(told: Told) -> list[Finding]:
     name, spoilt, gap = odd
     what = spoilt.removeprefix(f"{name}, ")
     kind = "Samples" if name == "generated" else "Real images"
-    text = f"{kind} {what} score higher than intact ones in {100 * (1 - gap.auc):.3g} % of pairs."
+    text = f"{kind} {what} score higher than intact ones in {percent(1 - gap.auc)} of pairs."
     tested = (
         f"AUC of intact above {what}, bootstrap interval; Mann–Whitney p = {gap.p:.2g}; 0.5 by chance; discriminator against shuffled "
         f"weights p = {told.trained:.2g}"
@@ -231,10 +246,10 @@ def order_section(session: Session, images: Tensor, scores: Scores, shown: int) 
     order = np.argsort(-scores, kind="stable")
     count = min(shown, len(order) // 2) or 1
     chosen = [*order[:count].tolist(), *order[::-1][:count].tolist()]
-    labels = tuple(f"{session.sample_name(place)}: {scores[place]:.3g}" for place in chosen)
+    labels = tuple(f"{session.sample_name(place)}: {scores[place]:.2f}".replace("-", "−") for place in chosen)
     grid = ImageGrid(
         to_uint8(images[chosen]), f"the {count} samples with the highest scores and the {count} with the lowest", columns=count,
-        labels=labels, row_labels=("most real", "least real"),
+        labels=labels, row_labels=("most real", "least real"), caption="Sample and its score in logits.",
     )  # fmt: skip
     values = {name: value.double().numpy() for name, value in measure(images).items()}
     varying = {name: value for name, value in values.items() if np.ptp(value) > 1e-6 and np.ptp(scores) > 0}
@@ -273,7 +288,7 @@ def fragility_section(found: Fragility) -> Section:
     blocks: list[Block] = [line, table]
     if found.silent:
         blocks.append(
-            Text(f"At {100 * found.silent:.3g} % of the images the score has no gradient: attacks cannot begin there.")
+            Text(f"At {percent(found.silent)} of the images the score has no gradient: attacks cannot begin there.")
         )
     words = "**fragile**: " if found.fragile else ""
     summary = (
@@ -298,7 +313,7 @@ def gaze_section(found: Gaze) -> Section:
     alt = "concentration of the effect, with chance"
     bars = Bar(series, "strongest eighth of the places", "share of the effect", alt)
     text = (
-        f"{found.top} of {found.effect.size} places hold {100 * found.share:.3g} % of the score's changes ({100 * found.expected:.3g} % by "
+        f"{found.top} of {found.effect.size} places hold {percent(found.share)} of the score's changes ({percent(found.expected)} by "
         f"chance, p = {found.p:.2g})"
     )
     findings = []

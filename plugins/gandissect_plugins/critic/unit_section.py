@@ -28,17 +28,17 @@ Each point is a unit of the generator. Across: what the gradient says switching 
 · slope. Up: what switching it off did, mean over samples. The gradient sees a small step only, switching off is a large one; a score that
 is saturated, or a unit that another one replaces, makes the two differ. Where they disagree the measured change is right: maps and rankings
 made from gradients of this score inherit the error. Units are drawn at random from each layer, so that the rank correlation is that of the
-layer; its interval is a bootstrap over units.
+layer; its interval is a bootstrap over units. A finding says that the interval lies
+below 0: the gradient orders units against their effects.
 """
-MISLED = 0.5
 FEWEST = 12
 SHOWN = 12
 
 
 def misled(found: UnitVerdicts) -> bool:
-    """The gradient orders the units clearly worse than ρ = 0.5."""
+    """The gradient orders the units against their effects: worse than chance, not merely badly."""
     whole = found.agreement()
-    return whole.units >= FEWEST and whole.high < MISLED
+    return whole.units >= FEWEST and whole.high < 0
 
 
 def unit_section(found: UnitVerdicts, trained: float) -> Section:

@@ -23,10 +23,10 @@ from .effects import Baseline, Effects, Rulers, concept_rulers, measure_effects,
 from .ica import ica
 from .interfacegan import interfacegan
 from .layer_sections import layer_sections
-from .probe_section import Probed, find_probes, probe_section
+from .probe_section import Probed, find_probes, headlines, probe_section
 from .probes import FEWEST
 from .references import HARKONEN, HYVARINEN, SHEN, SHEN_ZHOU, YANG, YUKSEL
-from .unlabelled_section import unlabelled_section
+from .unlabelled_section import unlabelled_findings, unlabelled_section
 
 LARGEST_LATENT = 2048
 FEWEST_SEEDS = 4
@@ -100,13 +100,15 @@ class LatentDirections(Analyzer):
         baseline = random_baseline(session, rulers, options.baseline)
         of_concepts = random_baseline(session, concepts, options.baseline if concepts.names else 0)
         probes = find_probes(session, n, rulers, concepts, (baseline, of_concepts))
-        yield probe_section(session, probes, strips, note)
         found, notes = self._unlabelled(session, n)
         effects = _effects(session, found, rulers, baseline)
-        yield unlabelled_section(session, found, notes, effects, strips)
+        told = {item.first.name: item.change for item in headlines(probes)}
+        findings = unlabelled_findings(found, effects, told)
+        yield probe_section(session, probes, strips, note, findings)
+        yield unlabelled_section(session, found, notes, effects, strips, list(findings.values()))
         rows, parts = _compared(session, probes, found, effects, (rulers, baseline))
         yield comparison_section(session, rows, parts)
-        yield from layer_sections(session, n, rows, rulers, strips=strips, count=options.count)
+        yield from layer_sections(session, n, rows, rulers, strips=strips, count=options.count, told={*told, *findings})
 
     def _unlabelled(self, session: Session, n: int) -> tuple[list[Directions], list[str]]:
         """What each method found without labels, and notes: what could not be run and why, how well learning went."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -11,13 +11,14 @@ from gandissect.blocks.base import Cell, Json
 from gandissect.errors import NoSuchCapability
 from gandissect.session import Session
 from gandissect.spaces import codes
+from gandissect.wording import percent
 
 from .comparison_section import Row
 from .effects import Rulers, fresh_samples, measure_effects, random_directions, sigma_along
 from .inner import components_of_w, sefa_in_w
 from .layers import Channels, layer_effects, style_channels
 from .references import WU, YANG
-from .unlabelled_section import unlabelled_section
+from .unlabelled_section import unlabelled_findings, unlabelled_section
 
 MOST = 6
 RANDOM = 6
@@ -36,16 +37,26 @@ test of the effect decides.
 
 
 def layer_sections(
-    session: Session, n: int, rows: Sequence[Row], rulers: Rulers, *, strips: int, count: int
+    session: Session,
+    n: int,
+    rows: Sequence[Row],
+    rulers: Rulers,
+    *,
+    strips: int,
+    count: int,
+    told: Collection[str] = (),
 ) -> Iterator[Section]:
-    """The sections that the generator's spaces allow; none for a generator whose latent enters once."""
+    """The sections that the generator's spaces allow; none for a generator whose latent enters once.
+
+    Properties that are ``told`` have a headline already and get none in w.
+    """
     names = {space.name for space in session.gan.generator.inner}
     if not rulers.names:
         return
     images = 2 * rulers.seeds * (24 + 3 * count)  # random directions, and three methods
     affordable = session.affordable(images) >= images / 2
     if "w" in names and affordable:
-        yield from _in_w(session, n, rulers, strips, count)
+        yield from _in_w(session, n, rulers, strips, count, told)
     if "w+" in names:
         yield _layers(session, rows, rulers)
     if "s" in names and affordable:
@@ -55,7 +66,9 @@ def layer_sections(
         yield Section("Directions in w and style channels", summary=why, status="skipped", meaning=_CHANNELS)
 
 
-def _in_w(session: Session, n: int, rulers: Rulers, strips: int, count: int) -> Iterator[Section]:
+def _in_w(
+    session: Session, n: int, rulers: Rulers, strips: int, count: int, told: Collection[str]
+) -> Iterator[Section]:
     """GANSpace and SeFa in w, beside random directions of w."""
     try:
         found = [sefa_in_w(session, count, normalise=scaled) for scaled in (True, False)]
@@ -69,7 +82,8 @@ def _in_w(session: Session, n: int, rulers: Rulers, strips: int, count: int) -> 
     if not vectors:
         return
     effects = measure_effects(session, vectors, rulers, space="w")
-    section = unlabelled_section(session, found, notes, effects, strips, title="Directions in w", space="w")
+    findings = list(unlabelled_findings(found, effects, dict.fromkeys(told, float("inf"))).values())
+    section = unlabelled_section(session, found, notes, effects, strips, findings, title="Directions in w", space="w")
     kept: dict[str, Json] = {
         name: {
             "space": "w",
@@ -133,8 +147,8 @@ def _layers(session: Session, rows: Sequence[Row], rulers: Rulers) -> Section:
     ]
     best = max(cells, key=lambda cell: float(cell[3]))
     summary = (
-        f"The most local is {best[0]}: {100 * float(best[3]):.0f} % of its change of {best[1]} comes through {best[2]} "
-        f"(random directions: {100 * float(best[4]):.0f} % through one layer)."
+        f"The most local is {best[0]}: {percent(float(best[3]))} of its change of {best[1]} comes through {best[2]} "
+        f"(random directions: {percent(float(best[4]))} through one layer)."
     )
     return Section(title, *blocks, summary=summary, meaning=_LAYERS, references=(YANG,))
 
@@ -180,7 +194,7 @@ def _finding(
     name, target, _, change, null, p = told
     text = (
         f"Style channel {name} alone moves {target} by {shift:+.2f} from −4σ to +4σ: {change:.1f} standard deviations, against "
-        f"{null:.1f} for random channels. {100 * purity:.0f} % of all measured change is in it."
+        f"{null:.1f} for random channels. {percent(purity)} of all measured change is in it."
     )
     tested = f"{target} against {random} random channels on the same {seeds} fresh samples, adjusted p {p:.2g}"
     return Finding(text, Trust("beats 100 % of random", tested), min(1.0, change / 4))

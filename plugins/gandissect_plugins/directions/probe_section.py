@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,14 @@ import numpy as np
 from gandissect.blocks import Bar, Block, Finding, Section, Series, Strip, Table, Text, Trust, to_uint8
 from gandissect.session import Session
 from gandissect.trust import adjusted
+from gandissect.wording import percent
 
 from .effects import Baseline, Effects, Rulers, measure_effects, random_directions, strip_frames
 from .probes import Probe, probe
 from .references import BENJAMINI, SHEN, WILSON
 
 RATE = 0.05
+HEADLINES = 4
 COLUMNS = (
     "property, held-out accuracy, low, high, adjusted p, accuracy of SVM, cosine with SVM, shift, change (sd), random (sd), "
     "adjusted p of shift, beats random, purity, side effects (sd), finding"
@@ -88,6 +90,11 @@ class Probed:
         """The shift with its unit: "+0.39" or "+12 % of the image"."""
         return f"{100 * self.shift:+.1f} % of the image" if self.area else f"{self.shift:+.2f}"
 
+    @property
+    def along(self) -> list[str]:
+        """What else the direction moves, by more than half of the change in its target."""
+        return [name for name, change in self.effects.side_effects(self.row, self.column) if change > self.change / 2]
+
 
 def find_probes(
     session: Session, n: int, rulers: Rulers, concepts: Rulers, baselines: tuple[Baseline, Baseline]
@@ -113,12 +120,31 @@ def find_probes(
     return out
 
 
-def probe_section(session: Session, probes: Sequence[Probed], strips: int, note: str = "") -> Section:
-    """The table of all probes, their effects beside random ones, and strips of those that passed."""
+def passed_probes(probes: Sequence[Probed]) -> list[Probed]:
+    """Those that are findings, the largest change first."""
+    return sorted((item for item in probes if item.passed), key=lambda item: -item.change)
+
+
+def headlines(probes: Sequence[Probed]) -> list[Probed]:
+    """The first of :func:`passed_probes`; of two that move each other along only one, since they are one cause with two names."""
+    chosen: list[Probed] = []
+    for item in passed_probes(probes):
+        if not any(item.first.name in other.along and other.first.name in item.along for other in chosen):
+            chosen.append(item)
+    return chosen[:HEADLINES]
+
+
+def probe_section(
+    session: Session, probes: Sequence[Probed], strips: int, note: str = "", elsewhere: Collection[str] = ()
+) -> Section:
+    """The table of all probes, their effects beside random ones, and strips of those that passed.
+
+    What another section has a headline for, ``elsewhere``, gets none here.
+    """
     if not probes:
         why = "needs samples that differ: no measured property varies over them (--samples N makes more)"
         return Section("Directions of measured properties", summary=why, status="skipped", meaning=MEANING)
-    passed = sorted((item for item in probes if item.passed), key=lambda item: -item.change)
+    passed = passed_probes(probes)
     blocks: list[Block] = [*([Text(note)] if note else []), _effect_bars(probes), _table(probes)]
     blocks += [_strip(session, item) for item in passed[:strips]]
     blocks.append(_random_strip(session))
@@ -127,7 +153,7 @@ def probe_section(session: Session, probes: Sequence[Probed], strips: int, note:
         "Directions of measured properties",
         *blocks,
         summary=summary,
-        findings=[_finding(item) for item in passed[:4]],
+        findings=[_finding(item) for item in headlines(probes) if item.first.name not in elsewhere],
         meaning=MEANING,
         references=(SHEN, WILSON, BENJAMINI),
     )
@@ -149,12 +175,11 @@ def _finding(item: Probed) -> Finding:
     text = (
         f"One direction of the latent moves {what} by {item.amount} from −2σ to +2σ: {item.change:.1f} standard deviations, "
         f"against {item.by_chance:.1f} for random directions. "
-        f"{100 * item.effects.purity(item.row, item.column):.0f} % of all measured change is in it (95 % of random directions: "
-        f"below {100 * item.effects.random_purity(item.column):.0f} %)."
+        f"{percent(item.effects.purity(item.row, item.column))} of all measured change is in it (95 % of random directions: "
+        f"below {percent(item.effects.random_purity(item.column))})."
     )
-    along = [name for name, change in item.effects.side_effects(item.row, item.column) if change > item.change / 2]
-    if along:
-        text += f" {' and '.join(along)} {'move' if len(along) > 1 else 'moves'} along."
+    if item.along:
+        text += f" *{' and '.join(item.along)}* {'move' if len(item.along) > 1 else 'moves'} along."
     return Finding(text, trust_of(item), min(1.0, item.change / 4))
 
 

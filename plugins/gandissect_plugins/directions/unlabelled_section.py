@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from gandissect.blocks import Block, Finding, Heatmap, Section, Table, Text, Trust
 from gandissect.session import Session
+from gandissect.wording import percent
 
 from .basis import Directions
 from .consensus import source
@@ -38,12 +40,57 @@ over all directions and properties, while the picture changes coherently (the me
 """
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A direction, the property that it is told by, and how far that is to be trusted: "checked" where it passed."""
+
+    name: str
+    part: Directions
+    place: int
+    row: int
+    column: int
+    trust: Trust
+
+
+def shown_by(found: Sequence[Directions], effects: Effects) -> list[Shown]:
+    """One for each direction, in the order of ``effects.directions``."""
+    stability = _stability(found)
+    places = [(part, place, name) for part in found for place, name in enumerate(part.names)]
+    out = []
+    for row, (part, place, name) in enumerate(places):
+        column = standing_out(effects, row)
+        out.append(Shown(name, part, place, row, column, _trust(effects, row, column, stability.get(name))))
+    return out
+
+
+def unlabelled_findings(
+    found: Sequence[Directions], effects: Effects | None, told: Mapping[str, float]
+) -> dict[str, Finding]:
+    """Property -> headline, two at most; of ``told`` (property -> change elsewhere) only what is changed more here."""
+    if effects is None:
+        return {}
+    passed = [one for one in shown_by(found, effects) if one.trust.level == "checked"]
+    out: dict[str, Finding] = {}
+    for one, finding in _findings(passed, effects):
+        name = effects.properties[one.column]
+        if float(effects.change[one.row, one.column]) > told.get(name, 0.0):
+            out.setdefault(name, finding)
+    return dict(list(out.items())[:2])
+
+
+def _stability(found: Sequence[Directions]) -> dict[str, float]:
+    return {
+        n: float(s) for part in found if len(part.stability) for n, s in zip(part.names, part.stability, strict=True)
+    }
+
+
 def unlabelled_section(
     session: Session,
     found: Sequence[Directions],
     notes: Sequence[str],
     effects: Effects | None,
     strips: int,
+    findings: Sequence[Finding],
     *,
     title: str = "Directions found without labels",
     space: str = "",
@@ -52,28 +99,19 @@ def unlabelled_section(
     if effects is None:
         why = " ".join(notes) or "needs samples that differ in a measured property (--samples N makes more)"
         return Section(title, summary=why, status="skipped", meaning=MEANING, references=REFERENCES)
-    vectors = effects.directions
-    stability = {
-        n: float(s) for part in found if len(part.stability) for n, s in zip(part.names, part.stability, strict=True)
-    }
-    best = [standing_out(effects, row) for row in range(len(vectors))]
+    shown = shown_by(found, effects)
     blocks: list[Block] = [
         Text(" ".join([*(f"{part.method}: {len(part.names)} directions." for part in found), *notes]))
     ]
-    blocks += [_heatmap(effects), _table(found, effects, best, stability)]
-    passed: list[tuple[int, str, Directions, int, Trust]] = []
-    places = [(part, i) for part in found for i in range(len(part.names))]
-    for row, (part, i) in enumerate(places):
-        name, column = part.names[i], best[row]
-        trust = _trust(effects, row, column, stability.get(name))
-        if i < max(1, strips // len(found)):
-            facts = _facts(part, i, effects, row, column)
-            blocks.append(direction_strip(session, part.vectors[i], name, facts, trust, space=space))
-        if trust.level == "checked":
-            passed.append((row, name, part, column, trust))
-    findings = _findings(passed, effects)
-    summary = f"{len(passed)} of {len(vectors)} directions visibly change a property, more than every random direction."
-    return Section(title, *blocks, summary=summary, findings=findings[:2], meaning=MEANING, references=REFERENCES)
+    blocks += [_heatmap(effects), _table(found, effects, [one.column for one in shown], _stability(found))]
+    for one in shown:
+        if one.place < max(1, strips // len(found)):
+            facts = _facts(one.part, one.place, effects, one.row, one.column)
+            vector = one.part.vectors[one.place]
+            blocks.append(direction_strip(session, vector, one.name, facts, one.trust, space=space))
+    passed = sum(one.trust.level == "checked" for one in shown)
+    summary = f"{passed} of {len(shown)} directions visibly change a property, more than every random direction."
+    return Section(title, *blocks, summary=summary, findings=findings, meaning=MEANING, references=REFERENCES)
 
 
 def standing_out(effects: Effects, row: int) -> int:
@@ -97,22 +135,19 @@ def _trust(effects: Effects, row: int, column: int, stability: float | None) -> 
     return Trust(label, tested, "checked" if passed else "weak")
 
 
-def _findings(passed: Sequence[tuple[int, str, Directions, int, Trust]], effects: Effects) -> list[Finding]:
+def _findings(passed: Sequence[Shown], effects: Effects) -> list[tuple[Shown, Finding]]:
     """One for each group of directions that are nearly the same, the largest effect first."""
-    order = sorted(passed, key=lambda item: (-round(float(effects.change[item[0], item[3]]), 1), item[0]))
-    vectors = [part.by_name[name] for _, name, part, _, _ in order]
+    order = sorted(passed, key=lambda one: (-round(float(effects.change[one.row, one.column]), 1), one.row))
+    vectors = [one.part.vectors[one.place] for one in order]
     told: list[int] = []
     findings = []
-    for place, (row, name, part, column, trust) in enumerate(order):
-        if any(abs(float(vectors[place] @ vectors[other])) > SAME for other in told):
+    for place, one in enumerate(order):
+        alike = [other for other in range(len(order)) if abs(float(vectors[place] @ vectors[other])) > SAME]
+        if set(alike) & set(told):
             continue
         told.append(place)
-        others = {
-            source(order[other][2])
-            for other in range(len(order))
-            if abs(float(vectors[place] @ vectors[other])) > SAME and source(order[other][2]) != source(part)
-        }
-        findings.append(_finding(name, part, effects, row, column, trust, sorted(others)))
+        others = sorted({source(order[other].part) for other in alike} - {source(one.part)})
+        findings.append((one, _finding(one.name, one.part, effects, one.row, one.column, one.trust, others)))
     return findings
 
 
@@ -122,12 +157,12 @@ def _finding(
     text = (
         f"{name} ({part.method}) moves {effects.properties[column]} by {effects.shift[row, column]:+.2f} from −2σ to +2σ: "
         f"{effects.change[row, column]:.1f} standard deviations, against {effects.null_change[:, column].mean():.1f} "
-        f"for random directions. {100 * effects.purity(row, column):.0f} % of all measured change is in it (95 % of random "
-        f"directions: below {100 * effects.random_purity(column):.0f} %)."
+        f"for random directions. {percent(effects.purity(row, column))} of all measured change is in it (95 % of random "
+        f"directions: below {percent(effects.random_purity(column))})."
     )
     along = [other for other, change in effects.side_effects(row, column) if change > effects.change[row, column] / 2]
     if along:
-        text += f" {' and '.join(along)} {'move' if len(along) > 1 else 'moves'} along."
+        text += f" *{' and '.join(along)}* {'move' if len(along) > 1 else 'moves'} along."
     if others:
         text += f" {' and '.join(others)} {'find' if len(others) > 1 else 'finds'} it too (|cosine| above {SAME:g})."
     return Finding(text, trust, min(1.0, float(effects.change[row, column]) / 4))

@@ -108,7 +108,7 @@ class DissectionAnalyzer(Analyzer):
         note = ""
         if not chosen.layers:
             main = len(session.gan.generator.main_layers())
-            note = left_out(len(result.layers), main, "--set dissection.layers=NAME,NAME takes others")
+            note = left_out(len(result.layers), main, "`--set dissection.layers=NAME,NAME` takes others")
         yield overview(result, tests, note)
         gallery = unit_gallery(session, result, tests, cards=chosen.cards, examples=chosen.examples)
         if gallery.cards:

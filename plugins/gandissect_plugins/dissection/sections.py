@@ -88,13 +88,13 @@ def _findings(result: Dissection, tests: CausalTests) -> list[Finding]:
     for rank, (name, count) in enumerate(result.ranking()[:5]):
         k = [concept.name for concept in result.concepts].index(name)
         by_chance = sum(float(table.chance[k]) for table in result.layers)
-        text = f"{count} of {result.units} units {'follow' if count > 1 else 'follows'} {name}"
+        text = f"{count} of {result.units} units {'follow' if count > 1 else 'follows'} *{name}*"
         test = tests.of(name)
         if test is not None and test.causal:
-            text += f": switching off {units_of(len(test.units))} of {test.layer} removes {effect_percent(test.effect)} of its area"
+            text += f": switching off {units_of(len(test.units))} of `{test.layer}` removes {effect_percent(test.effect)} of its area"
             text += f", random units {whole(test.random)} %"
         elif test is not None:
-            text += f", but switching off {units_of(len(test.units))} of {test.layer} removes no more of it than random units do"
+            text += f", but switching off {units_of(len(test.units))} of `{test.layer}` removes no more of it than random units do"
         worst = max(row.p for row in result.found() if row.concept == name)
         label = f"p {'< 0.001' if worst < 0.001 else f'≤ {worst:.3f}'} · FDR {100 * result.fdr:.0f} %"
         tested = f"overlap against {result.draws} shuffles of the samples"

@@ -7,6 +7,7 @@ import numpy as np
 from gandissect.blocks import Block, Finding, ImageGrid, Line, Reference, Section, Series, Table, Text, Trust, to_uint8
 from gandissect.sampling import prior_words
 from gandissect.session import Session
+from gandissect.wording import percent
 from gandissect_plugins.directions.references import KARRAS
 
 from .jacobian import SMALLEST, LocalRank, local_rank
@@ -144,8 +145,8 @@ def truncation_section(session: Session) -> Section:
         "" if found.space != session.gan.generator.latent.name else f" ({prior_words(session.gan.generator.latent)})"
     )
     summary = (
-        f"At ψ = 0.5 in {found.space}{where}, {100 * found.diversity[half]:.0f} % of the diversity is left "
-        f"({100 * found.low[half]:.0f} to {100 * found.high[half]:.0f} %); a linear generator keeps 50 %."
+        f"At ψ = 0.5 in {found.space}{where}, {percent(found.diversity[half])} of the diversity is left "
+        f"({100 * found.low[half]:.0f} to {percent(found.high[half])}); a linear generator keeps 50 %."
     )
     return Section("Truncation", *blocks, summary=summary, meaning=_TRUNCATION, references=(KARRAS, BROCK))
 

@@ -26,9 +26,10 @@ from gandissect.trust import interval
 from gandissect_plugins.directions import Rulers
 from gandissect_plugins.directions.effects import Matrix
 from gandissect_plugins.directions.references import KARRAS, RADFORD, WHITE
+from gandissect_plugins.health import LatentEffects
 
 from .jacobian import effective_rank
-from .means import mean_interval, with_interval
+from .means import with_interval
 from .walks import (
     Arithmetic,
     Closer,
@@ -59,9 +60,10 @@ def sweep_section(session: Session) -> Section:
     total = float(found.change.sum())
     half = int(np.searchsorted(np.cumsum(found.change[order]), total / 2)) + 1 if total > 0 else 0
     shown = range(size) if size <= SHOWN else sorted(order[:SHOWN])
-    spans = [mean_interval(found.by_sample[i]) for i in shown]
-    means, low, high = ([span[part] for span in spans] for part in range(3))
-    bars = Series("change", [names[i] for i in shown], means, [max(0.0, value) for value in low], high)
+    each = found.by_sample[list(shown)]
+    bars = Series(
+        "change", [names[i] for i in shown], each.mean(1).tolist(), each.min(1).tolist(), each.max(1).tolist()
+    )
     left_out = "" if size <= SHOWN else f" The {SHOWN} coordinates with the largest change of {size}."
     if size < every:
         left_out += f" This generator is large: {size} of {every} coordinates were tried, evenly spaced."
@@ -70,11 +72,11 @@ def sweep_section(session: Session) -> Section:
         "coordinate of the latent",
         "mean pixel change, 0 to 1",
         f"Pixel change along each of {len(shown)} coordinates",
-        caption=f"From −2σ to +2σ, one coordinate at a time, on the same {found.seeds} fresh samples; whiskers are 95 % "
-        f"intervals of the mean over them.{left_out}",
+        caption=f"From −2σ to +2σ, one coordinate at a time, on the same {found.seeds} fresh samples; whiskers "
+        f"reach from the least to the most of them.{left_out}",
     )
-    findings = []
-    if count:
+    known, findings = session.recall(LatentEffects), []
+    if count and not (known is not None and set(found.unused) <= set(known.dead)):  # else the health check has said it
         tested = f"the image from −2σ to +2σ on {found.seeds} fresh samples: no pixel moves by half a grey level of 256"
         which = ", ".join(f"z{i}" for i in found.unused[:6]) + (" …" if count > 6 else "")
         text = f"{count} of {size} latent coordinates change nothing in the image: {which}."
@@ -84,7 +86,7 @@ def sweep_section(session: Session) -> Section:
     used = [effective_rank(values) for values in found.by_sample.T]
     summary = (
         f"{count} of {size} coordinates are unused; half of all change comes from {half}. The effective number is "
-        f"{with_interval(used)} of {size}, that of a random linear map."
+        f"{np.mean(used):.3g} ({min(used):.3g} to {max(used):.3g} on {found.seeds} samples); {size} if all did equally much."
     )
     listed = ", ".join(f"z{i}" for i in found.unused[:40])
     blocks: list[Block] = [bar, table]

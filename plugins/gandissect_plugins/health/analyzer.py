@@ -97,6 +97,9 @@ class Health(Analyzer):
     def run(self, session: Session) -> Iterator[Section]:
         images = session.images(min(session.n, self.options.samples))
         found = examine(session, images, self.options)
+        for known in (found.latents, found.labels):
+            if known is not None:
+                session.remember(known)
         yield verdict_section(judge(session, found, len(images)), real=session.real is not None)
         yield short_section(session) if found.repeats is None else repeats_section(images, found.repeats, found.kinds)
         if found.compared is not None:

@@ -23,6 +23,7 @@ from gandissect.blocks import (
     to_uint8,
 )
 from gandissect.session import Session
+from gandissect.wording import percent
 
 from .checks import Check, verdict_table
 from .diversity import Collisions, Modes
@@ -95,7 +96,7 @@ def repeats_section(images: Tensor, found: Collisions, kinds: Modes | None) -> S
     at_least = "" if found.pairs else "at least "
     summary = (
         f"{found.pairs} of {found.samples * (found.samples - 1) // 2} pairs are near-duplicates: as a set of {at_least}"
-        f"{found.support:.3g} different pictures would give ({100 * found.expected:.2g} % of pairs expected by chance)."
+        f"{found.support:,.0f} different pictures would give ({percent(found.expected)} of pairs expected by chance)."
     )
     groups = {"samples": found.nearest.tolist(), "Gaussian samples": found.expected_nearest.tolist()}
     blocks: list[Block] = [
@@ -104,7 +105,13 @@ def repeats_section(images: Tensor, found: Collisions, kinds: Modes | None) -> S
             "distance to the nearest other sample (1: near-duplicate)",
             f"distances of {found.samples} samples to the nearest other, with those of Gaussian samples",
         ),
-        _pairs(images, images, found.closest, ("sample", "sample"), "The closest pairs, in tolerances."),
+        _pairs(
+            images,
+            images,
+            found.closest,
+            ("sample", "sample"),
+            "The closest pairs: the numbers of both samples, and their distance (1: near-duplicate).",
+        ),
     ]
     if kinds is not None and kinds.count > 1:
         sizes = np.bincount(kinds.labels, minlength=kinds.count)
@@ -141,14 +148,19 @@ def real_section(images: Tensor, fitted: Tensor, covered: Coverage, copied: Copy
     order = np.argsort(copied.ratio, kind="stable")[:SHOWN].tolist()
     pairs = [(row, int(copied.nearest[row]), float(copied.ratio[row])) for row in order]
     near = _pairs(
-        images, fitted, pairs, ("sample", "training image"), "Distance to this one over that to the next nearest."
+        images,
+        fitted,
+        pairs,
+        ("sample", "training image"),
+        "Numbers of a sample and of the training image nearest to it, and that distance over the one to the next nearest.",
     )
     groups = {"samples": copied.generated.tolist(), "held-out real images": copied.held.tolist()}
     alt = "distances of samples and of held-out real images to the nearest training image"
     distances = Histogram(groups, "distance to the nearest training image", alt)
     summary = (
-        f"{int(covered.missed.sum())} of {len(rows)} modes with {100 * covered.mass:.3g} % of the real images are missed; C_T = "
-        f"{copied.statistic:.2f} (0 expected, p = {copied.p:.2g}), {copied.copies} of {len(copied.ratio)} samples are copies."
+        f"{int(covered.missed.sum())} of {len(rows)} modes with {percent(covered.mass)} of the real images are missed; "
+        f"{copied.copies} of {len(copied.ratio)} samples are copies; nearness to training images is C_T = {copied.statistic:.2f} "
+        f"(below 0: nearer than other real images are; p = {copied.p:.2g})."
     )
     blocks = (table, examples, distances, near)
     return Section("Modes and memory", *blocks, summary=summary, meaning=COPIES, references=REFERENCES)
@@ -168,11 +180,11 @@ def latent_section(found: LatentEffects, labels: LabelEffect | None) -> Section:
     shown = rows if len(rows) <= 40 else [*rows[:20], *rows[-20:]]
     caption = "Effect as a part of the variance of images" + ("; the first and the last 20." if len(rows) > 40 else ".")
     summary = (
-        f"{len(found.dead)} of {len(rows)} coordinates change nothing; the median of the others changes {100 * found.typical:.3g} % "
+        f"{len(found.dead)} of {len(rows)} coordinates change nothing; the median of the others changes {percent(found.typical)} "
         "of the variance of images."
     )
     if labels is not None:
-        summary += f" Labels change {100 * labels.between:.3g} %, other latents {100 * labels.latent:.3g} %."
+        summary += f" Labels change {percent(labels.between)}, other latents {percent(labels.latent)}."
     blocks = (line, Table(("coordinate", "effect"), shown, caption))
     return Section("What latents and labels do", *blocks, summary=summary, meaning=LATENTS, references=REFERENCES)
 
@@ -224,6 +236,6 @@ def _pairs(
 ) -> ImageGrid:
     """Pairs side by side, four in a row."""
     pictures = [image for one, other, _ in pairs for image in (first[one], second[other])]
-    labels = [text for one, other, d in pairs for text in (f"{names[0]} {one}", f"{names[1]} {other}: {d:.3g}")]
+    labels = [text for one, other, d in pairs for text in (f"{one}, {other}", f"{d:.3g}")]
     alt = f"{len(pairs)} nearest pairs of {names[0]} and {names[1]}"
     return ImageGrid(to_uint8(torch.stack(pictures)), alt, columns=8, labels=tuple(labels), caption=caption)

@@ -49,7 +49,7 @@ def repeats(found: Collisions) -> Check:
         return Check(name, value, reference, "look", "look at the closest pairs below")
     text = (
         f"**The generator repeats itself**: {percent(found.rate)} of the pairs of samples are near-duplicates, as in a set of "
-        f"{found.support:.3g} different pictures ({percent(found.expected)} by chance)."
+        f"{found.support:,.0f} different pictures ({percent(found.expected)} by chance)."
     )
     tested = (
         f"{found.pairs} of all pairs of {n} samples, interval {percent(found.low)} to {percent(found.high)}, against sets of "

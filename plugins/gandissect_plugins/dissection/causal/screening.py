@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gandissect.session import Session
-from gandissect.tap import as_map, tap
+from gandissect.tap import as_map, followed, tap
 
 
 def first_order(
@@ -32,7 +32,7 @@ def first_order(
     generator = session.gan.generator
     with session.borrowed(), torch.enable_grad():
         latents = session.latents_at(indices).to(generator.device).requires_grad_()
-        with tap(generator.module, list(layers)) as acts:
+        with tap(generator.module, list(layers), followed) as acts:
             images = generator(latents, session.labels(indices))
         kept = [acts[layer] for layer in layers]
         slopes = torch.autograd.grad(score(images).sum(), kept, allow_unused=True)

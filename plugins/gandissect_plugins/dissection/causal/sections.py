@@ -72,7 +72,8 @@ def _summary(strongest: list[ConceptTest], tests: CausalTests) -> str:
         return f"None of {len(strongest)} tested sets of units removes its concept beyond random units."
     first = causal[0]
     text = (
-        f"Switching off {units_of(len(first.units))} of {first.layer} removes {effect_percent(first.effect)} of {first.concept} area; "
+        f"Switching off {units_of(len(first.units))} of `{first.layer}` removes {effect_percent(first.effect)} of the area of "
+        f"*{first.concept}*; "
         f"{len(causal)} of {len(strongest)} tested concepts have causal units."
     )
     if tests.causes:
