@@ -139,7 +139,10 @@ def compare(
     sections = [_identical(names)] if same else _told(plan, lineup)
     written = _provenance(plan, lineup, visited, plugins, visit, command, time.perf_counter() - started)
     summary = " · ".join(dict.fromkeys(one.summary for one in visited)) or "losses of a training"
-    return Report(_title(lineup), summary, _strip(visited), tuple(sections), written, renderers=plugins.renderers())
+    strip, shows = _strip(lineup, visited)
+    return Report(
+        _title(lineup), summary, strip, tuple(sections), written, strip_shows=shows, renderers=plugins.renderers()
+    )
 
 
 def _planned(
@@ -344,13 +347,15 @@ def _title(lineup: Lineup) -> str:
     return f"{lineup.names[0]} to {lineup.names[-1]}, {len(lineup.names)} checkpoints"
 
 
-def _strip(visited: Sequence[_Visited]) -> Pixels:
-    """The first samples of two checkpoints, or the first one of each of many."""
+def _strip(lineup: Lineup, visited: Sequence[_Visited]) -> tuple[Pixels, str]:
+    """The first samples of each checkpoint, of many only the first one and of some only, and what that is in words."""
     if not visited:
-        return np.zeros((0, 1, 1, 3), np.uint8)
-    each = max(1, STRIP // len(visited))
+        return np.zeros((0, 1, 1, 3), np.uint8), ""
     places = np.linspace(0, len(visited) - 1, min(len(visited), STRIP)).round().astype(int)
-    return to_uint8(torch.cat([visited[place].strip[:each] for place in places]))
+    parts = [visited[place].strip[: max(1, STRIP // len(visited))] for place in places]
+    each = "the first sample" if len(parts[0]) == 1 else f"the first {len(parts[0])} samples"
+    names = ", then of ".join(lineup.names[place] for place in places)
+    return to_uint8(torch.cat(parts)), f"{each} of {names}, seed {lineup.seed}"
 
 
 def _provenance(

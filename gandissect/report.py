@@ -57,10 +57,11 @@ class Report:
     Attributes:
         title: the checkpoint's name.
         summary: one line about the GAN.
-        strip: uint8 [N, H, W, 3], the first samples, for the first screen.
+        strip: uint8 [N, H, W, 3], a few pictures for the first screen: the first samples of one checkpoint, some of each of several.
         sections: in reading order.
         provenance: see :class:`Provenance`.
         interrupted: the run was stopped; what was done is here.
+        strip_shows: what ``strip`` is, for those who cannot see it; empty for the first samples of the generator.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Report:
     sections: tuple[Section, ...]
     provenance: Provenance
     interrupted: bool = False
+    strip_shows: str = ""
     renderers: Sequence[Renderer] = field(default=(), repr=False, compare=False)
 
     def findings(self, limit: int = 5) -> tuple[tuple[Finding, Section], ...]:

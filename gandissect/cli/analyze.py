@@ -90,7 +90,7 @@ def run_options(command: F) -> F:
                 metavar="NAME",
                 help="Vocabulary: a name, masks:FOLDER or file.py:function.",
             ),
-            click.option("--data", metavar="FOLDER", help="Real images: folder, zip, npz, npy, torchvision:NAME@ROOT."),
+            click.option("--data", metavar="SOURCE", help="Real images: folder, zip, npz, npy, torchvision:NAME@ROOT."),
             click.option(
                 "--set", "settings", multiple=True, metavar="A.K=V", help="Option of an analyzer; repeatable."
             ),

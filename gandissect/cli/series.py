@@ -30,7 +30,9 @@ COUNTED = ("epoch", "epochs", "step", "steps", "iter", "iters", "iteration", "it
     default="natural",
     help="By numbers in the names (epoch_2 before epoch_10), as typed, or by the files' times.",
 )
-@click.option("--data", metavar="FOLDER", help="Real images to compare with.")
+@click.option(
+    "--data", metavar="SOURCE", help="Real images to compare with: folder, zip, npz, npy, torchvision:NAME@ROOT."
+)
 @click.option(
     "--log", "log_path", type=click.Path(path_type=Path), help="Losses: a CSV file, a TensorBoard event file or folder."
 )

@@ -5,6 +5,7 @@ view(Table(("layer", "IoU"), [("layer4", 0.31)]), Page(), "sections/0/blocks/0")
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -179,19 +180,33 @@ def _(block: Heatmap, page: Page, path: str) -> Markup:
 
 def _table_of_cells(values: np.ndarray, colours: np.ndarray, block: Heatmap) -> list[list[dict[str, object]]]:
     """A cell's number, its colours and what it says on hover, for a matrix small enough to show them all."""
-    digits = 2 if values.shape[1] > 8 else 3
+    decimals = _decimals(values, 2 if values.shape[1] > 8 else 3)
 
     def cell(r: int, c: int) -> dict[str, object]:
         value, colour = float(values[r, c]), colours[r, c]
         said = "not measured" if np.isnan(value) else number(value)
         return {
-            "text": number(float(f"{value:.{digits}g}")),
+            "text": _fixed(value, decimals),
             "back": "#" + bytes(int(v) for v in colour).hex(),
             "ink": "#fff" if is_dark(colour) else "#111",
             "hover": f"{block.rows[r]}, {block.columns[c]}: {said}",
         }
 
     return [[cell(r, c) for c in range(values.shape[1])] for r in range(values.shape[0])]
+
+
+def _decimals(values: np.ndarray, digits: int) -> int:
+    """Decimals that give the largest of ``values`` so many significant digits."""
+    largest = float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
+    return digits - 1 - math.floor(math.log10(largest)) if largest else 0
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """A cell with the decimals of its matrix, so that cells can be compared; a plain 0 where it is exactly that."""
+    if not value or not math.isfinite(value) or not 0 <= decimals <= 4:
+        return number(float(f"{value:.2g}"))
+    text = f"{value:.{decimals}f}"
+    return (text if float(text) else text.lstrip("-")).replace("-", "−")
 
 
 @view.register

@@ -15,6 +15,8 @@ from gandissect.blocks import Node
 
 LANE, TOP, GAP_X = 14, 6, 18
 CHAIN_BOX = (560, 28)
+NOTES = 170
+"""How much wider the boxes of a chain are where some have notes."""
 WIDE_BOX = (230, 46)
 
 
@@ -119,6 +121,7 @@ def _order(rows: dict[int, list[Node]], after: dict[str, int], edges: Sequence[t
 def _boxes(rows: dict[int, list[Node]], chain: bool, left: float) -> list[Box]:
     """A rectangle for each node: rows from top to bottom, those of a row side by side."""
     width, height = CHAIN_BOX if chain else WIDE_BOX
+    width += NOTES * (chain and any(node.notes for row in rows.values() for node in row))
     boxes: list[Box] = []
     y = float(TOP)
     for index in sorted(rows):

@@ -18,6 +18,8 @@ from gandissect.blocks import Cell
 # Control characters, lone surrogates, and marks that reorder text (a layer name could pose as another one).
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+POWER = re.compile(r"(?<=\d)e([+-]\d+)\b")
+MINUS = re.compile(r"(?<![^\s(\[/])-(?=\.?\d)")
 ITEM = re.compile(r"\s*(?:[-*]|(\d+)[.)])\s+(.*)")
 
 
@@ -48,7 +50,7 @@ def number(value: Cell) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return typeset(value)
     if isinstance(value, int):
         grouped = f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
         return grouped.replace("-", "−")
@@ -60,8 +62,14 @@ def number(value: Cell) -> str:
     return mantissa.replace("-", "−")
 
 
+def typeset(text: str) -> str:
+    """``text`` with true minus signs and with powers of ten written out ("1.5e-05" is 1.5 × 10⁻⁵)."""
+    spelt = POWER.sub(lambda found: f" × 10{str(int(found[1])).translate(SUPERSCRIPT)}", text)
+    return MINUS.sub("−", spelt)
+
+
 def inline(text: str) -> Markup:
-    """``text`` with ``**strong**``, ``*emphasis*`` and `` `code` `` as HTML; everything else is escaped."""
+    """``text`` with ``**strong**``, ``*emphasis*``, `` `code` `` and numbers typeset, as HTML; everything else is escaped."""
     codes: list[str] = []
 
     def put_aside(found: re.Match[str]) -> str:
@@ -70,7 +78,7 @@ def inline(text: str) -> Markup:
         return f"\x00{len(codes) - 1}\x00"
 
     held = re.sub(r"`([^`\n]+)`", put_aside, text.replace("\x00", "�"))
-    out = re.sub(r"(?<=\d) (?=%)", "\u00a0", str(escape(held)))
+    out = re.sub(r"(?<=\d) (?=%)", "\u00a0", str(escape(typeset(held))))
     out = re.sub(r"\*\*(?=\S)(.+?)(?<=\S)\*\*", r"<strong>\1</strong>", out, flags=re.DOTALL)
     out = re.sub(r"(?<![\w*])\*(?=[^\s*])(.+?)(?<=[^\s*])\*(?![\w*])", r"<em>\1</em>", out, flags=re.DOTALL)
     return Markup(re.sub("\x00(\\d+)\x00", lambda found: codes[int(found[1])], out))

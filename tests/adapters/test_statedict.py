@@ -226,6 +226,20 @@ def test_a_separate_discriminator_is_sized_by_the_generator(tmp_path: Path) -> N
     assert torch.allclose(found.discriminator(images), critic(images), atol=1e-5)
 
 
+def test_a_discriminator_of_another_gan_does_not_bend_the_generator(tmp_path: Path) -> None:
+    net = trained(deconv_net(DCGAN32, nn.ReLU()), 24, 1, 1)
+    critic = nn.Sequential(
+        nn.Conv2d(3, 16, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, 32, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(32, 1, 4)
+    )  # takes 16x16; the generator gives that with an output padding that blurred statistics hardly tell
+    for norm in (one for one in net.modules() if isinstance(one, nn.BatchNorm2d)):
+        norm.running_var.mul_(torch.exp(0.2 * torch.randn_like(norm.running_var)))
+    torch.save(net.state_dict(), tmp_path / "netG.pt")
+    torch.save(critic.state_dict(), tmp_path / "D.pt")
+    found = ADAPTER.open(peek(tmp_path / "netG.pt"), Hints(discriminator_path=tmp_path / "D.pt"))
+    assert found.image_shape == (3, 32, 32)
+    assert same(found, net, 24, 1, 1)
+
+
 def test_an_mlp_opens_with_assumptions_that_can_be_overridden(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(10, 32), nn.LeakyReLU(0.2), nn.Linear(32, 784), nn.Sigmoid())
     found = opened(net, tmp_path, activation="lrelu0.2", output="sigmoid")

@@ -104,6 +104,8 @@ def test_a_concept_that_is_gone_is_named_as_lost_and_the_one_that_stayed_is_not(
     texts = [finding.text for finding in section(report, "concepts").findings]
     assert len(texts) == 1
     assert texts[0].startswith("**b draws no “red” any more**")
+    assert section(report, "unit-labels").summary.endswith("; no unit of b follows red.")
+    assert " of both: CKA " in section(report, "layers").summary
     back = compare(
         sources(without_red(), PlantedGenerator(), size=16), of="pair", n=200, concepts=concepts, only=["concepts"]
     )

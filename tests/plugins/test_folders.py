@@ -1,6 +1,7 @@
 """What one folder of pictures has and the other lacks is found in the picture; folders that do not differ are refused."""
 
 from pathlib import Path
+from shutil import make_archive
 
 import pytest
 import torch
@@ -53,6 +54,15 @@ def test_what_only_one_folder_has_is_found_where_it_is(tmp_path: Path) -> None:
     assert float((mask & masks).sum() / (mask | masks).sum()) > 0.6
     (concept,) = found.concepts
     assert concept.name.startswith("green (folders, ") and "held out, p = 0.001" in concept.name
+
+
+def test_zips_do_as_folders_do_and_name_the_concept_without_their_suffix(tmp_path: Path) -> None:
+    images, _ = pictures(4, 5, True)
+    spec = folders(tmp_path)
+    zips = [make_archive(str(tmp_path / name), "zip", tmp_path / name) for name in ("green", "plain")]
+    zipped = build_segmenter(f"folders:{','.join(zips)}").fitted(images)
+    assert torch.equal(zipped.segment(images, range(4)), build_segmenter(spec).fitted(images).segment(images, range(4)))
+    assert zipped.concepts[0].name.startswith("green (folders, ")
 
 
 def test_pictures_without_it_have_next_to_nothing(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def test_a_discriminator_that_concepts_say_nothing_of_yields_no_rule(seed: int) 
     assert section.findings == ()
     assert isinstance(section.blocks[0], Text)
     assert "No rule beats the baseline" in section.blocks[0].markdown
+    assert "concepts does not explain its logit" in section.summary
     assert "logit" not in importance.summary + " ".join(b.markdown for b in importance.blocks if isinstance(b, Text))
 
 

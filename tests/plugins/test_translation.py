@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import make_archive
 
 import numpy as np
 import pytest
@@ -260,16 +261,20 @@ def test_pictures_are_made_the_size_and_channels_of_the_output() -> None:
     assert resized(torch.rand(2, 3, 16, 16), (1, 8, 8)).shape == (2, 1, 8, 8)
 
 
-def test_inputs_may_come_from_a_folder_and_go_in_with_the_span_of_the_network(tmp_path: Path) -> None:
+def test_inputs_may_come_from_a_folder_or_a_zip_and_go_in_with_the_span_of_the_network(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for place in range(10):
-        Image.new("RGB", (20, 20), (25 * place, 0, 0)).save(tmp_path / f"{place}.png")
+        Image.new("RGB", (20, 20), (25 * place, 0, 0)).save(folder / f"{place}.png")
     latent = LatentSpace("image", (3, 16, 16), "image", (0.0, 1.0))
     session = Session(gan_of(lambda x: 2 * x - 1, latent), n=200)
-    seen = translated(session, 200, str(tmp_path))
+    seen = translated(session, 200, str(folder))
     assert len(seen.inputs) == 10
     torch.testing.assert_close(seen.outputs, seen.inputs)
     assert to_input(seen.inputs, latent).min() == 0
-    found = sections(session, inputs=str(tmp_path))
+    zipped = make_archive(str(folder), "zip", folder)
+    torch.testing.assert_close(translated(session, 200, zipped).inputs, seen.inputs)
+    found = sections(session, inputs=str(folder))
     assert "pictures of" in found["Inputs and outputs"].summary
     assert any("copies" in one.text for one in found["Does the output follow its input"].findings)
 

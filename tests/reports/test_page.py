@@ -306,3 +306,22 @@ def test_a_section_may_hold_any_block_of_a_plugin(report: Report) -> None:
 
     text = HtmlRenderer().render(replace(report, sections=(Section("s", Own()),)), {})
     assert "A block of the kind <code>own</code>" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("-0.5 (CI -1 to 2)", "−0.5 (CI −1 to 2)"),
+        ("p = 1.5e-05", "p = 1.5 × 10⁻⁵"),
+        ("coordinates 24-33, `--set a=-1e-05`", 'coordinates 24-33, <code class="whole">--set a=-1e-05</code>'),
+    ],
+)
+def test_numbers_in_sentences_are_typeset_and_code_is_left_alone(text: str, html: str) -> None:
+    assert inline(text) == html
+
+
+def test_a_finding_that_the_summary_holds_is_not_said_again(report: Report) -> None:
+    finding = Finding("Units are idle.", Trust("p < 0.001", "against chance"), 0.5)
+    section = Section("Idle", summary=f"{finding.text} Others work.", findings=[finding])
+    page = HtmlRenderer().render(replace(report, sections=(section,)), {})
+    assert page.split('id="idle"')[1].split('type="application/json"')[0].count(finding.text) == 1

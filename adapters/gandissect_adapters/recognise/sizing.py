@@ -13,7 +13,7 @@ from gandissect_adapters.recognise.chain import NoChain, read_chain
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.generator import Found, open_generator
 from gandissect_adapters.recognise.geometry import Goal, Shapes
-from gandissect_adapters.recognise.plan import VECTOR
+from gandissect_adapters.recognise.plan import VECTOR, Geometry
 from gandissect_adapters.recognise.unwrap import StateDict
 
 _SIDES = (16, 28, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -38,17 +38,26 @@ def sized_by(critic: StateDict, found: Found, state: StateDict, assume: Assume) 
             other = open_generator(state, assume, (side, side), sized="its discriminator takes images of this size")
         except (NoChain, NotOpened):
             continue
-        if (other.mismatch or 0.0) <= _WORSE * (found.mismatch or 0.0) + 1e-4 and other.image_shape[0] == channels:
+        fits = (other.mismatch or 0.0) <= _WORSE * (found.mismatch or 0.0) + 1e-4
+        if fits and _measured(other) == _measured(found) and other.image_shape[0] == channels:
             return other
     return found
 
 
-def _reachable(found: Found, side: int) -> bool:
-    """Whether images of that side come out when only what follows the last norm changes: all before it was measured."""
+def _measured(found: Found) -> list[Geometry]:
+    """The geometry of every convolution before the last norm."""
     ops = found.chain.ops
     last = max((index for index, op in enumerate(ops) if op.kind == "norm"), default=-1)
-    kept = [step.geometry for op, step in zip(ops, found.state.steps, strict=True) if op.kind in ("conv", "deconv")]
-    kept = kept[: sum(op.kind in ("conv", "deconv") for op in ops[: last + 1])]
+    return [
+        step.geometry
+        for op, step in zip(ops[: last + 1], found.state.steps, strict=False)
+        if op.kind in ("conv", "deconv")
+    ]
+
+
+def _reachable(found: Found, side: int) -> bool:
+    """Whether images of that side come out when only what follows the last norm changes: all before it was measured."""
+    ops, kept = found.chain.ops, _measured(found)
     strides, paddings = tuple(g.stride for g in kept), tuple(g.padding for g in kept)
     shapes = Shapes(ops, "generator", Goal((side, side), strides, paddings))
     return shapes.rest(0, ops[0].into, VECTOR if ops[0].kind == "linear" else (1, 1)) < inf

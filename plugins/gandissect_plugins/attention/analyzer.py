@@ -98,7 +98,7 @@ class Attention(Analyzer):
         session = subject.session
         chosen = spread(layers, self._most(session, len(subject.images)))
         notes = [note.replace("main layers", "attention layers") for note in [
-            left_out(len(chosen), len(layers), "a large generator and --set attention.layers=N limit them")] if note]  # fmt: skip
+            left_out(len(chosen), len(layers), "a large generator and `--set attention.layers=N` limit them")] if note]  # fmt: skip
         notes += [f"Left out: {', '.join(reasons)}."] if reasons else []
         told = [self._told(subject, layer) for layer in chosen]
         shown = [session.sample_name(place) for place in range(min(self.options.shown, len(subject.images)))]

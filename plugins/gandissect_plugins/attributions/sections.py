@@ -28,6 +28,7 @@ from gandissect.options import option
 from gandissect.reducers import KeepSpec
 from gandissect.session import Areas, Images, Session, Want
 from gandissect.trust import adjusted
+from gandissect.wording import percent
 from gandissect_plugins.attributions.checks import SIMILAR
 from gandissect_plugins.attributions.latent import (
     AREAS_FROM,
@@ -275,8 +276,8 @@ def _sentence(check: AttributionCheck) -> str:
     fall, control = check.loss()
     name = NAMES[check.attribution.method]
     return (
-        f"Turning the top 10 % of the pixels by {name} grey changes the score by {-fall:+.2g} logits "
-        f"(map moved: {-control:+.2g})."
+        f"The discriminator's score hangs on some pixels more than on others: where the 10 % that {name} ranks first "
+        f"turn grey it changes by {-fall:+.2g} logits, with as many others (the same map moved) by {-control:+.2g}."
     )
 
 
@@ -363,8 +364,8 @@ def _bars(row: LatentAttribution, space: str) -> Bar:
 def _latent_finding(row: LatentAttribution, p: float, space: str) -> Finding:
     first = row.order[0]
     text = (
-        f"`{space}[{first}]` carries {100 * row.share:.0f} % of the local effect on {row.name}; in a rotated latent "
-        f"space no coordinate carries more than {100 * row.share_null:.0f} %."
+        f"`{space}[{first}]` carries {percent(row.share)} of the local effect on {row.name}; in a rotated latent "
+        f"space no coordinate carries more than {percent(row.share_null)}."
     )
     trust = Trust(
         f"p = {p:.2g} · R² {float(row.r2.median()):.2f}",

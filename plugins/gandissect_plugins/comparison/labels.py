@@ -98,8 +98,8 @@ def _section(seen: Sequence[Labelled], lineup: Lineup) -> Section:
         for name, one in zip(lineup.names, seen, strict=True)
     ]
     text = f"{counts[0]} and {counts[1]} follow a concept"
-    text += f"; without any unit in {b}: {', '.join(gone[:6])}" if gone else ""
-    text += f"; without any in {a}: {', '.join(new[:6])}" if new else ""
+    text += f"; no unit of {b} follows {', '.join(gone[:6])}" if gone else ""
+    text += f"; no unit of {a} follows {', '.join(new[:6])}" if new else ""
     if not names:
         return Section(TITLE, summary=f"{text}.", meaning=MEANING)
     bars = Bar(

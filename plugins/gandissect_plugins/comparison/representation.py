@@ -91,10 +91,9 @@ def _section(seen: Sequence[LayersSeen], lineup: Lineup) -> Section:
     chance = np.maximum(cka_table(plain[0], turned[1]), cka_table(turned[0], plain[1]))
     names = [tuple(layer.layer.name for layer in one.layers) for one in seen]
     row, column = (int(place) for place in np.unravel_index(int((values - chance).argmax()), values.shape))
-    text = (
-        f"Furthest beyond chance are {names[0][row]} and {names[1][column]}: CKA {values[row, column]:.2f}, "
-        f"{chance[row, column]:.2f} by chance."
-    )
+    first, second = names[0][row], names[1][column]
+    pair = f"{first} of both" if first == second else f"{first} of {a} and {second} of {b}"
+    text = f"The layers furthest beyond chance, {pair}: CKA {values[row, column]:.2f}, {chance[row, column]:.2f} by chance."
     where = f"Rows: layers of {a}; columns: layers of {b}."
     maps = [
         Heatmap(

@@ -14,7 +14,7 @@ from gandissect.blocks import Reference, Section
 from gandissect.options import option
 from gandissect.session import Session, Want
 
-from .cells import LEAST_CELLS, evidence_wants
+from .cells import LEAST_CELLS, LEAST_UNITS, evidence_wants, looked_at
 from .discover import LEAST_SAMPLES, discover
 from .sections import clusters_section, concepts_section, units_section
 from .units import units_of
@@ -64,7 +64,12 @@ class DiscoveryAnalyzer(Analyzer):
         chosen = self._set
         found = discover(session, chosen.layers, samples=chosen.samples, most=chosen.clusters, concepts=chosen.concepts)
         if found is None:
-            why = f"needs a layer with a map of at least {LEAST_CELLS} cells and {LEAST_SAMPLES} samples (pass -n {LEAST_SAMPLES} or more)"
+            why = f"needs {LEAST_SAMPLES} samples (pass -n {LEAST_SAMPLES} or more)"
+            if not looked_at(session.gan, chosen.layers):
+                why = (
+                    f"the generator has no layer of {LEAST_UNITS} units that are maps of {LEAST_CELLS} cells or more; "
+                    "--skip discovery leaves this out"
+                )
             yield Section("Concepts without a segmenter", summary=why, status="skipped")
             return
         session.remember(found)

@@ -109,7 +109,7 @@ def concepts_section(session: Session, found: Discovery, units: Units | None) ->
 def _finding(item: Concept, rows: Sequence[UnitLabel], removal: Removal | None, rank: int) -> Finding:
     best, count = item.best, len(rows)
     text = (
-        f"A kind of region, **{item.name}**, covers {100 * best.area:.0f} % of the samples: pixels agree with a cluster of {best.layer} "
+        f"A kind of region, **{item.name}**, covers {percent(best.area)} of all pixels: they agree with a cluster of {best.layer} "
         f"at an IoU of {best.read.iou:.2f} (position alone {best.read.null:.2f}), and {_count(count)} "
         f"follow{'' if count > 1 else 's'} it"
     )
@@ -164,11 +164,11 @@ def _card(session: Session, item: Concept, units: Units, found: Discovery) -> Ca
 def _facts(item: Concept, units: Units, found: Discovery) -> tuple[tuple[str, str], ...]:
     best, removal, rows = item.best, units.removals.get(item.name), units.of(item.name)
     kind = f"{best.pixels + 1} ({found.kinds[best.pixels]}), IoU {best.match:.2f}; position alone {best.match_null:.2f}"
-    right = f"balanced accuracy {100 * best.read.accuracy:.0f} %"
+    right = f"balanced accuracy {percent(best.read.accuracy)}"
     read = f"IoU {best.read.iou:.2f}, {right}; position alone {best.read.null:.2f}"
     others = [f"{layer} · cluster {number + 1} (IoU {iou:.2f})" for layer, number, iou in item.also]
     facts = [
-        ("area", f"{100 * best.area:.1f} % of all cells"),
+        ("area", f"{percent(best.area)} of all cells"),
         ("stability", f"{best.stability:.2f}; position alone {best.by_position:.2f}"),
         ("read from pixels", read),
         ("cluster of pixels", kind if best.pixels >= 0 else "none"),

@@ -48,7 +48,7 @@ class Distribution(Analyzer):
     """How generated images differ from real ones as a whole: distances, coverage, concepts that are missing, diversity."""
 
     name = "distribution"
-    order = 450
+    order = 160
     references = REFERENCES
     Options: ClassVar[type] = DistributionOptions
 
@@ -117,7 +117,7 @@ class Distribution(Analyzer):
 def _lacking(session: Session, counts: dict[bool, int]) -> str:
     """Why there is nothing to compare, and what to type; empty where there is."""
     if session.real is None:
-        return "distances, coverage and what is missing need real images (pass --data FOLDER, or an .npz file of uint8 [N, H, W, C])"
+        return "distances, coverage and what is missing need real images (pass --data FOLDER; a .zip of pictures, .npz or .npy too)"
     if min(counts.values()) < FEWEST:
         short = f"got {counts[True]} and {counts[False]}"
         return f"distances, coverage and what is missing need at least {FEWEST} real images and generated samples (--samples N), {short}"

@@ -193,7 +193,7 @@ def _summary(found: Sequence[Difference]) -> str:
 
 
 def _covers(one: Difference) -> str:
-    ends = f"CI {number(100 * one.low)} to {number(100 * one.high)} percentage points"
+    ends = f"CI of the difference {number(100 * one.low)} to {number(100 * one.high)} percentage points"
     return f"*{one.name}* covers {percent(one.real)} of real images' area and {percent(one.generated)} of generated images' ({ends})"
 
 

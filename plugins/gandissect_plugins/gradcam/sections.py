@@ -18,6 +18,7 @@ from gandissect.options import option
 from gandissect.reducers import KeepSpec
 from gandissect.session import Images, Session, Want
 from gandissect.targets import ConceptIntensity, Score, concept_target
+from gandissect.wording import percent
 from gandissect_plugins.attributions.checks import SIMILAR
 from gandissect_plugins.attributions.trained import trained_p
 from gandissect_plugins.gradcam.check import CamCheck, Subject, check_cams
@@ -237,7 +238,7 @@ class GradCam(Analyzer):
 def _unseen(network: Network, options: GradCamOptions) -> str:
     """A sentence on layers without maps."""
     return left_out(
-        len(map_layers(network, options.layers)), len(map_layers(network)), "--set grad-cam.layers=0 takes all"
+        len(map_layers(network, options.layers)), len(map_layers(network)), "`--set grad-cam.layers=0` takes all"
     )
 
 
@@ -277,9 +278,12 @@ def concept_section(
     for cam in cams:
         stand_in = " (a stand-in: this concept has no differentiable score)" if cam.hard else ""
         blocks.append(
-            Text(f"**{cam.concept}**: maps of the *{cam.target}*{stand_in}; deletion is measured in the area itself.")
+            Text(
+                f"**{cam.concept}**: maps of the *{cam.target}*{stand_in}; deletion is measured in the area itself. "
+                "Under each sample: its area."
+            )
         )
-        shares = [f"{100 * area:.0f} % {cam.concept}" for area in cam.areas.tolist()]
+        shares = [percent(area) for area in cam.areas.tolist()]
         labels = [f"{name}, {share}" for name, share in zip(names, shares, strict=True)]
         unit = "intensity" if cam.hard else "area"
         blocks += [_overlay(images, check, labels, unit) for check in cam.checks if _shown(check)]
@@ -350,7 +354,7 @@ def _table(checks: Sequence[CamCheck], unit: str) -> Table:
     )
     rows = [_row(check) for check in checks]
     lost = checks[0].deletion
-    caption = f"The top {100 * lost.fraction:.0f} % of cells set to 0; p by flipping signs over {lost.gain.n} images."
+    caption = f"The top {percent(lost.fraction)} of cells set to 0; p by flipping signs over {lost.gain.n} images."
     return Table(columns, rows, caption=caption)
 
 
@@ -374,7 +378,7 @@ def _sentence(check: CamCheck, unit: str, what: str) -> str:
     lost = check.deletion
     numbers = f"{_amount(-float(lost.top.mean()), unit)} (random cells {_amount(-float(lost.random.mean()), unit)})"
     where = f"the {check.method} map at `{check.cam.layer}`"
-    return f"Without the top {100 * lost.fraction:.0f} % of {where} the {what} changes by {numbers}."
+    return f"Without the top {percent(lost.fraction)} of {where} the {what} changes by {numbers}."
 
 
 def _amount(value: float, unit: str) -> str:

@@ -29,6 +29,7 @@ from gandissect.blocks import (
 )
 from gandissect.inverting import Effort
 from gandissect.session import Session
+from gandissect.wording import percent
 from gandissect_plugins.geometry.means import with_interval
 
 from .lost import LEAST_LOST, RATE, Loss
@@ -67,7 +68,7 @@ def own_section(session: Session, found: Measured, sizes: Sizes, effort: Effort)
     if found.classes is not None:
         classes = session.gan.generator.num_classes
         blocks.append(
-            Text(f"{100 * found.classes:.0f} % are found under their own class; {100 / classes:.2g} % by chance.")
+            Text(f"{percent(found.classes)} are found under their own class; {percent(1 / classes)} by chance.")
         )
     if found.real is None:
         blocks.append(Text("Real images (`--data FOLDER`) would tell what the generator cannot make."))
@@ -129,7 +130,7 @@ def _overview(found: Measured) -> Table:
         for what, tried in _kinds(found)
     ]
     return Table(
-        ("", "images", "nearest sample, %", "inversion, %", "PSNR, dB", "length of the point"),
+        ("kind", "images", "nearest sample, %", "inversion, %", "PSNR, dB", "length of the point"),
         rows,
         caption="Root mean square difference in per cent of the range of a pixel, means with 95 % intervals. The length is that of "
         "the point found, a root mean square coordinate.",
@@ -160,9 +161,9 @@ def _shown(tried: Tried, what: str) -> ImageGrid:
         columns=len(places),
         labels=(*(tried.names[i] for i in places), *[""] * (2 * len(places))),
         row_labels=("image", "inversion", "error"),
-        column_labels=tuple(f"{50 * tried.error[i]:.2g} %" for i in places),
+        column_labels=tuple(percent(tried.error[i] / 2) for i in places),
         caption=f"The {each} inversions of {len(order)} {what}, with their errors. Error maps: absolute difference from 0 "
-        f"(dark violet) to {100 * full:.2g} % of the range or more (yellow).",
+        f"(dark violet) to {percent(full)} of the range or more (yellow).",
     )
 
 

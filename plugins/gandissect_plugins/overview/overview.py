@@ -31,6 +31,7 @@ from gandissect.options import option
 from gandissect.reducers import KeepSpec, MomentsResult, MomentsSpec
 from gandissect.sampling import prior_words
 from gandissect.session import Activations, Images, Session, Want
+from gandissect.wording import percent
 
 SATURATED = 0.999
 
@@ -258,7 +259,7 @@ def _health(session: Session) -> Section:
     if dead:
         findings.append(
             Finding(
-                f"**{dead} of {units} units are dead**: they are 0 for every sample.",
+                f"**{dead} of {units} units are dead**: they are 0 for all {session.n} samples.",
                 trust,
                 0.55 if dead > units / 20 else 0.3,
             )
@@ -289,7 +290,7 @@ def _health(session: Session) -> Section:
     blocks.append(_output_table(output))
     summary = (
         f"{dead} of {units} units are dead; pixels span {output.low:.2f} to {output.high:.2f}, "
-        f"{100 * output.at_low:.1f} % at the lower and {100 * output.at_high:.1f} % at the upper end."
+        f"{percent(output.at_low)} at the lower and {percent(output.at_high)} at the upper end."
     )
     meaning = (
         "A dead unit is 0 at every place of every sample; a constant one never changes. Neither can carry information. The spread "

@@ -13,6 +13,7 @@ import numpy as np
 
 from gandissect.blocks import Block, Cell, Finding, Section, Table, Tabs, Text, Trust
 from gandissect.session import Session
+from gandissect.wording import percent
 from gandissect_plugins.attributions.trained import TRAINED, trained_p
 
 from .evidence import TWINS, Features, grouped
@@ -151,6 +152,8 @@ def _summary(found: Explained) -> str:
     best, test = found.best
     how = "A linear fit of" if best is found.linear else "A tree of"
     logit = f"{how} concepts explains {_percent(test)} of the variance of its logit (p = {test.p:.2g})."
+    if test.low <= test.chance or test.p > SURE:
+        logit = f"{how} concepts does not explain its logit in held-out samples: {_percent(test)} of the variance."
     if not found.tree.used:
         return f"No tree over concepts predicts the discriminator's decision better than guessing. {logit}"
     return (
@@ -171,8 +174,8 @@ def _trees(found: Explained, scores: Vector) -> list[Block]:
         return []
     what = "above the median logit" if found.threshold else "judged real"
     caption = (
-        f"Boxes that stand out, or lines that end in ◄, are where a tree decides; % is the share of samples {what}, "
-        "*mean* the mean logit."
+        f"Boxes that stand out, or lines that end in ◄, are where a tree decides; % is the share of samples {what}"
+        f"{', *mean* the mean logit' if 'logit' in some else ''}."
     )
     pictures = tuple(drawing(tree, found.features, target, said, alt) for tree, target, said, alt in some.values())
     return [Tabs(tuple(some), pictures) if len(pictures) > 1 else pictures[0], Text(caption)]
@@ -183,12 +186,12 @@ def sentence(rule: Rule, found: Explained, n: int) -> str:
     verdict = found.verdict[0 if rule.yes else 1]
     return (
         f"Where {rule.words}, the discriminator {verdict}: right for {rule.right} of {rule.count} held-out samples "
-        f"({100 * rule.right / max(rule.count, 1):.0f} %; {100 * rule.base:.0f} % of all). {rule.covered} of {n} samples are so."
+        f"({percent(rule.right / max(rule.count, 1))}; {percent(rule.base)} of all). {rule.covered} of {n} samples are so."
     )
 
 
 def _percent(fit: HeldOut) -> str:
-    return f"{100 * fit.value:.0f} % ({100 * fit.low:.0f} to {100 * fit.high:.0f} %)"
+    return f"{percent(fit.value)} ({100 * fit.low:.0f} to {percent(fit.high)})"
 
 
 def _findings(session: Session, found: Explained, n: int) -> list[Finding]:

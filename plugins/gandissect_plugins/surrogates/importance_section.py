@@ -13,6 +13,7 @@ import numpy as np
 from gandissect.blocks import Bar, Block, Cell, Finding, Section, Series, Table, Tabs, Text, Trust
 from gandissect.properties import PROPERTIES
 from gandissect.session import Session
+from gandissect.wording import percent
 from gandissect_plugins.dissection.causal.edits import Blend, weights_of
 
 from .evidence import Features, group_names, grouped
@@ -190,8 +191,8 @@ def _measured(item: Weighed) -> str:
 def _finding(item: Weighed) -> Finding:
     case, found, first = item.case, item.found, item.first
     text = (
-        f"**{item.names[first]} alone drives {case.target}**: a linear fit on it explains {100 * item.alone:.0f} % of the "
-        f"variance on held-out samples, one on all {len(item.groups)} {100 * case.test.value:.0f} %."
+        f"**{item.names[first]} alone drives {case.target}**: a linear fit on it explains {percent(item.alone)} of the "
+        f"variance on held-out samples, one on all {len(item.groups)} {percent(case.test.value)}."
     )
     nulls = ", ".join(f"{way} {found.values[way][first]:.2f} against {found.null[way]:.2f}" for way in WAYS)
     tested = (

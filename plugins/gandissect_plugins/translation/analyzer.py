@@ -35,7 +35,7 @@ NONE = (
 class TranslationOptions:
     """Options of the analysis of translators."""
 
-    inputs: str = option("", "folder of pictures to translate; made-up ones where left out")
+    inputs: str = option("", "folder or zip of pictures to translate; made-up ones where left out")
     samples: int = option(200, "pictures that are looked at, at most")
     back: str = option("", "checkpoint of the opposite direction; the same file's other generator where left out")
     network: str = option("", "which generator of that file is the opposite direction")

@@ -90,10 +90,10 @@ def from_input(latents: Tensor, latent: LatentSpace) -> Tensor:
 
 
 def translated(session: Session, count: int, folder: str = "") -> Pictures:
-    """``count`` inputs with their outputs: the session's own, or those of a folder.
+    """``count`` inputs with their outputs: the session's own, or those of a folder or a zip.
 
     Raises:
-        UsageError: there is no such folder, or no picture in it.
+        UsageError: it is not there, or holds no picture.
     """
     latent = session.gan.generator.latent
     if not folder:
@@ -102,7 +102,7 @@ def translated(session: Session, count: int, folder: str = "") -> Pictures:
         return Pictures(latents, from_input(latents, latent), session.images(count), source, True)
     if latent.shape[0] not in (1, 3):
         raise UsageError(f"translation.inputs: pictures have 1 or 3 channels, this generator takes {latent.shape[0]}")
-    real = RealImages.from_folder(folder, cast("tuple[int, int, int]", latent.shape))
+    real = RealImages.from_source(folder, cast("tuple[int, int, int]", latent.shape))
     inputs = real.batch(range(min(count, len(real))))
     latents = to_input(inputs, latent)
     return Pictures(latents, inputs, again(session, latents), f"pictures of {real.name}", False)

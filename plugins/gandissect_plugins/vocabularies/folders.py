@@ -83,7 +83,7 @@ class Folders(Segmenter):
     adapts = True
 
     def __init__(self, argument: str = "", *, fit: _Fit | None = None) -> None:
-        """``argument`` names the two folders.
+        """``argument`` names the two folders, or zips of pictures.
 
         Raises:
             UsageError: not two folders, or too few pictures in one.
@@ -93,13 +93,14 @@ class Folders(Segmenter):
         if len(self._folders) != 2:
             raise UsageError(f"{len(self._folders)} folders were given; expected {FORM}")
         for folder in self._folders:
-            count = len(RealImages.from_folder(folder, (3, 8, 8)))
+            count = len(RealImages.from_source(folder, (3, 8, 8)))
             if count < LEAST:
                 raise UsageError(f"{folder} has {count} pictures; at least {LEAST} are needed in each folder")
 
     @property
     def concepts(self) -> Sequence[Concept]:
-        name = self._folders[0].resolve().name
+        first = self._folders[0]
+        name = first.stem if first.is_file() else first.resolve().name
         if self._fit is not None:
             name = f"{name} (folders, {100 * self._fit.accuracy:.0f} % held out, p = {self._fit.p:.2g})"
         return (Concept(name, "folders"),)
@@ -111,7 +112,7 @@ class Folders(Segmenter):
             UsageError: held-out pictures are not told better than with permuted labels.
         """
         shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-        sources = [RealImages.from_folder(folder, shape) for folder in self._folders]
+        sources = [RealImages.from_source(folder, shape) for folder in self._folders]
         sets = [source.batch(evenly(len(source), MOST).tolist()) for source in sources]
         fit = _learn(*sets)
         if fit.p > ALPHA:
