@@ -5,20 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run
 from small_gans import Dcgan
 
-from gandissect.cli import main
 from gandissect.testing import PlantedGenerator
 
 FAST = ["-n", "24", "-a", "overview"]
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

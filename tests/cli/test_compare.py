@@ -7,20 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run
 from small_gans import Dcgan
 
-from gandissect.cli import main
 from gandissect.cli.compare import labels
 
 FAST = ["-n", "40", "--concepts", "colours"]
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code, captured.out, captured.err
 
 
 def saved(path: Path, seed: int, nz: int = 12) -> str:

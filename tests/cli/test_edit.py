@@ -8,26 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from PIL import Image
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from gandissect.adapter import Networks
-from gandissect.cli import main
 from gandissect.cli.edit import Direction, moved, parse_alphas, read_direction, saved, strip_png
 from gandissect.errors import UsageError
 from gandissect.gan import InnerSpace, LatentSpace, Opening
 from gandissect.probing import build_gan
 from gandissect.session import Session
 from gandissect.testing import PLANTED, PlantedGenerator, tiny_session
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code, captured.out, captured.err
 
 
 class Styled(nn.Module):

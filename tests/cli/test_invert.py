@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from PIL import Image
 from torch import Tensor, nn
 
 from gandissect.adapter import Networks
 from gandissect.blocks import to_uint8
-from gandissect.cli import main
 from gandissect.cli.edit import Direction, moved
 from gandissect.cli.invert import comparison_png, space_to_search
 from gandissect.cli.latents import Points, read_points, saved_points
@@ -23,14 +23,6 @@ from gandissect.gan import InnerSpace, LatentSpace, Opening
 from gandissect.probing import build_gan
 from gandissect.session import Session
 from gandissect.testing import tiny_session
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code, captured.out, captured.err
 
 
 class Smooth(nn.Module):

@@ -6,9 +6,10 @@ like_depth(seen_a.layers, seen_b.layers) # [(layer of a, layer of b), ...]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gandissect.analyzer import VECTOR, spread
+from gandissect.blocks import Section
+from gandissect.comparer import Comparer, Kind, Lineup
 from gandissect.gan import LayerInfo
 from gandissect.reducers import KeepSpec
 from gandissect.sampling import prior_moments
@@ -119,3 +122,24 @@ def like_depth(first: Sequence[PooledLayer], second: Sequence[PooledLayer]) -> l
         return []
     last, other = max(1, len(first) - 1), len(second) - 1
     return [(layer, second[round(place / last * other)]) for place, layer in enumerate(first)]
+
+
+class LayerComparer(Comparer[LayersSeen]):
+    """A comparison of the layers of two networks that take the same latents; others are skipped with the reason."""
+
+    title: ClassVar[str]
+    of: ClassVar[Kind] = "pair"
+
+    @abstractmethod
+    def section(self, seen: Sequence[LayersSeen], lineup: Lineup) -> Section:
+        """What the layers of both say."""
+
+    def wants(self, session: Session) -> Iterable[Want]:
+        return layer_wants(session)
+
+    def look(self, session: Session) -> LayersSeen:
+        return layers_seen(session)
+
+    def tell(self, seen: Sequence[LayersSeen], lineup: Lineup) -> Iterator[Section]:
+        why = why_not(seen, lineup.latents_differ)
+        yield Section(self.title, summary=why, status="skipped") if why else self.section(seen, lineup)

@@ -5,17 +5,16 @@ cka_table([rows_a1, rows_a2], [rows_b1]) # float64 [A, B], 1 for a rotation, abo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gandissect.blocks import Heatmap, Reference, Section, Tabs
-from gandissect.comparer import Comparer, Kind, Lineup
-from gandissect.session import Session, Want
+from gandissect.comparer import Lineup
 
-from .layers import TURNED, LayersSeen, layer_wants, layers_seen, why_not
+from .layers import TURNED, LayerComparer, LayersSeen
 
 TITLE = "Similarity of the layers"
 Rows = NDArray[np.float64]
@@ -56,11 +55,11 @@ def _centred_kernel(rows: Rows) -> Rows:
     return np.asarray(kernel / length if length > 1e-12 else np.zeros_like(kernel))
 
 
-class Representation(Comparer[LayersSeen]):
+class Representation(LayerComparer):
     """CKA of every layer of one network with every layer of the other."""
 
     name: ClassVar[str] = "layers"
-    of: ClassVar[Kind] = "pair"
+    title: ClassVar[str] = TITLE
     order: ClassVar[int] = 310
     references: ClassVar[tuple[Reference, ...]] = (
         Reference("Kornblith, S. et al.", 2019, "Similarity of neural network representations revisited", "ICML"),
@@ -68,18 +67,8 @@ class Representation(Comparer[LayersSeen]):
         Reference("Székely, G. J. & Rizzo, M. L.", 2014, "Partial distance correlation with methods for dissimilarities", "Ann. Stat. 42"),
     )  # fmt: skip
 
-    def wants(self, session: Session) -> Iterable[Want]:
-        return layer_wants(session)
-
-    def look(self, session: Session) -> LayersSeen:
-        return layers_seen(session)
-
-    def tell(self, seen: Sequence[LayersSeen], lineup: Lineup) -> Iterator[Section]:
-        why = why_not(seen, lineup.latents_differ)
-        if why:
-            yield Section(TITLE, summary=why, status="skipped")
-            return
-        yield _section(seen, lineup)
+    def section(self, seen: Sequence[LayersSeen], lineup: Lineup) -> Section:
+        return _section(seen, lineup)
 
 
 def _section(seen: Sequence[LayersSeen], lineup: Lineup) -> Section:

@@ -6,7 +6,7 @@ found.second[0], found.r[0], found.passed[0]
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gandissect.blocks import Bar, Block, Data, Finding, Reference, Section, Series, Table, Trust
-from gandissect.comparer import Comparer, Kind, Lineup
-from gandissect.session import Session, Want
+from gandissect.comparer import Lineup
 from gandissect.trust import adjusted, interval
 
-from .layers import LayersSeen, PooledLayer, layer_wants, layers_seen, like_depth, why_not
+from .layers import LayerComparer, LayersSeen, PooledLayer, like_depth
 
 TITLE = "Matched units"
 RATE = 0.05
@@ -103,11 +102,11 @@ def _standard(rows: Rows) -> Rows:
     return np.asarray(np.where(varies, centred / np.where(varies, length, 1.0), 0.0))
 
 
-class MatchedUnits(Comparer[LayersSeen]):
+class MatchedUnits(LayerComparer):
     """Units of one network and their counterparts in the other."""
 
     name: ClassVar[str] = "matched-units"
-    of: ClassVar[Kind] = "pair"
+    title: ClassVar[str] = TITLE
     order: ClassVar[int] = 300
     references: ClassVar[tuple[Reference, ...]] = (
         Reference("Li, Y. et al.", 2015, "Convergent learning: do different networks learn the same representations?", "FEW @ NIPS"),
@@ -115,19 +114,9 @@ class MatchedUnits(Comparer[LayersSeen]):
         Reference("Benjamini, Y. & Hochberg, Y.", 1995, "Controlling the false discovery rate", "J. R. Stat. Soc. B 57"),
     )  # fmt: skip
 
-    def wants(self, session: Session) -> Iterable[Want]:
-        return layer_wants(session)
-
-    def look(self, session: Session) -> LayersSeen:
-        return layers_seen(session)
-
-    def tell(self, seen: Sequence[LayersSeen], lineup: Lineup) -> Iterator[Section]:
-        why = why_not(seen, lineup.latents_differ)
-        if why:
-            yield Section(TITLE, summary=why, status="skipped")
-            return
+    def section(self, seen: Sequence[LayersSeen], lineup: Lineup) -> Section:
         pairs = like_depth(*(one.layers for one in seen))
-        yield _section(pairs, [matched(a, b) for a, b in pairs], lineup)
+        return _section(pairs, [matched(a, b) for a, b in pairs], lineup)
 
 
 def _section(pairs: Sequence[tuple[PooledLayer, PooledLayer]], found: Sequence[Matching], lineup: Lineup) -> Section:
