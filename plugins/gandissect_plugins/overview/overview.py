@@ -34,6 +34,10 @@ from gandissect.session import Activations, Images, Session, Want
 from gandissect.wording import percent
 
 SATURATED = 0.999
+DEAD = 0.05
+"""Share of dead units from which on they are a finding."""
+ALIKE = 0.01
+"""Spread of a pixel over samples below which these are said to look alike; whether they do is tested by the health check."""
 
 
 @dataclass(frozen=True)
@@ -256,15 +260,9 @@ def _health(session: Session) -> Section:
     units = sum(layer.units for layer in layers)
     trust = Trust(f"exact, n = {session.n}", f"the extremes of every unit over all cells of {session.n} samples")
     findings = []
-    if dead:
-        findings.append(
-            Finding(
-                f"**{dead} of {units} units are dead**: they are 0 for all {session.n} samples.",
-                trust,
-                0.55 if dead > units / 20 else 0.3,
-            )
-        )
-    findings += _collapse_findings(output, len(images))
+    if dead > DEAD * units:
+        text = f"**{dead} of {units} units are dead**: they are 0 for all {session.n} samples."
+        findings.append(Finding(text, trust, 0.55))
     names = [layer.layer for layer in layers]
     blocks: list[Block] = []
     if layers:
@@ -292,18 +290,13 @@ def _health(session: Session) -> Section:
         f"{dead} of {units} units are dead; pixels span {output.low:.2f} to {output.high:.2f}, "
         f"{percent(output.at_low)} at the lower and {percent(output.at_high)} at the upper end."
     )
+    if output.spread < ALIKE and len(images) > 1:
+        summary += f" All samples look alike: a pixel varies by {output.spread:.4f} over samples."
     meaning = (
         "A dead unit is 0 at every place of every sample; a constant one never changes. Neither can carry information. The spread "
         "is the standard deviation of a pixel over samples, averaged over pixels: near 0 means that all samples look the same."
     )
     return Section("Dead units and pixels", *blocks, summary=summary, findings=findings, meaning=meaning)
-
-
-def _collapse_findings(output: OutputHealth, n: int) -> list[Finding]:
-    if output.spread >= 0.01 or n < 2:
-        return []
-    trust = Trust(f"exact, n = {n}", f"the deviation of every pixel over {n} samples")
-    return [Finding(f"**All samples look alike**: a pixel varies by {output.spread:.4f} over samples.", trust, 0.95)]
 
 
 def _pixels(images: Tensor) -> Histogram:
