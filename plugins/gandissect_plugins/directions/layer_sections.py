@@ -22,6 +22,10 @@ from .unlabelled_section import unlabelled_findings, unlabelled_section
 
 MOST = 6
 RANDOM = 6
+NO_STYLES = (
+    "needs a generator with a space of styles between latent and image, as StyleGAN has (w, a style for each layer, channels of a style); "
+    "this one takes its latent once, and no option adds such a space (--skip directions leaves all directions out)"
+)
 _LAYERS = """
 A step of +2σ in z is carried to w+, and only one layer's style is given the new value; the others keep the old. That
 is HiGAN's layerwise rescoring with the network's own styles. *Locality* is the share of the largest layer in the sum
@@ -46,11 +50,13 @@ def layer_sections(
     count: int,
     told: Collection[str] = (),
 ) -> Iterator[Section]:
-    """The sections that the generator's spaces allow; none for a generator whose latent enters once.
+    """The sections that the generator's spaces allow; for a generator whose latent enters once, one that says so.
 
     Properties that are ``told`` have a headline already and get none in w.
     """
     names = {space.name for space in session.gan.generator.inner}
+    if not names & {"w", "w+", "s"}:
+        yield Section("Directions in w, layers they act on, style channels", summary=NO_STYLES, status="skipped")
     if not rulers.names:
         return
     images = 2 * rulers.seeds * (24 + 3 * count)  # random directions, and three methods

@@ -40,7 +40,8 @@ DISTANCE_MEANING = f"""
   many generated samples. Only what is clear of that floor is a finding. Duplicates among the real images lower it. The
   real images were resized and cropped to the generator's size first.
 - *pixels* are averages on a grid of 8×8: colours and layout. The *discriminator* was trained to tell these sets apart: a
-  stern judge, and one that differs from GAN to GAN. `--set distribution.spaces=pixels,inception=FILE` adds others.
+  stern judge, and one that differs from GAN to GAN. FID itself and the Inception Score need Inception's weights, which do not
+  ship: `--set distribution.spaces=pixels,inception=FILE` takes them, `docs/metrics.md` has the other spaces.
 """
 COVERED_MEANING = f"""
 Each sample has a ball that reaches its {K}rd nearest neighbour of its own set.
