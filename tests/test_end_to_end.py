@@ -13,14 +13,10 @@ from gandissect.cli import main
 
 DCGAN_LIKE = {
     "celeba32-began-massi": ("generator_began_celeba.pth", None),
-    "celeba32-began-massi_0": ("generator_began_celeba_0.pth", None),
-    "celeba32-began-massi_700": ("generator_began_celeba_700.pth", None),
     "celeba32-dcgan-fletcher": ("generator.pt", "discriminator.pt"),
     "cifar10-dcgan-sn-fstdrvr": ("dcgan.pt", None),
-    "fashion-dcgan-aamir": ("generator.pt", None),
     "fashion-dcgan-aman": ("G.pth", "D.pth"),
     "mnist-dcgan-pritalb": ("dcgan_generator.pt", "dcgan_descriminator.pt"),
-    "mnist-dcgan-zaimr": ("generator.pth", None),
     "mnist-wgangp-akanametov": ("generator.pt", "critic.pt"),
 }
 
