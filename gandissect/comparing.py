@@ -96,7 +96,7 @@ def compare(
         n: samples of each checkpoint.
         seed: all randomness follows from it.
         concepts: vocabularies, see :func:`gandissect.vocabulary.build_vocabulary`.
-        data: real images: a folder, an ``.npz`` file, or float32 [N, C, H, W] in [-1, 1].
+        data: real images: what :meth:`RealImages.from_source` takes, or float32 [N, C, H, W] in [-1, 1].
         log: losses of the training.
         axis: what the places of the sources count.
         options: comparer name -> option -> value.

@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gandissect.sharding import Shard
 
 F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T")
 
 
 def opening_options(command: F) -> F:
@@ -168,7 +169,7 @@ def analyze(checkpoint: Path, **given: object) -> int:
     The report goes to gandissect-reports/NAME.html unless -o says otherwise. Exit code 3 means that the report was
     written and a section of it failed.
     """
-    opened, run = _split(given)
+    opened, run = typed(given, RunOptions)
     return run_analysis(checkpoint, opened, run)
 
 
@@ -179,15 +180,16 @@ def demo(**given: object) -> int:
     """Analyze the bundled GAN of procedural scenes with its segmenter and training pictures: no file, no network."""
     from gandissect.demo import demo_checkpoint, demo_real_images
 
-    opened, run = _split(given)
+    opened, run = typed(given, RunOptions)
     bundled = {"concepts": run.concepts or ("default", "demo"), "data": run.data or demo_real_images()}
     return run_analysis(demo_checkpoint(), opened, RunOptions(**{**vars(run), **bundled}))
 
 
-def _split(given: dict[str, object]) -> tuple[OpenOptions, RunOptions]:
+def typed(given: dict[str, object], kind: type[T]) -> tuple[OpenOptions, T]:
+    """What was typed, as what opens files and as the fields of another dataclass, such as :class:`RunOptions`."""
     opening = {name: value for name, value in given.items() if name in OpenOptions.__dataclass_fields__}
-    running = {name: value for name, value in given.items() if name in RunOptions.__dataclass_fields__}
-    return OpenOptions(**opening), RunOptions(**running)  # type: ignore[arg-type]  # click converted them
+    rest = {field.name: given[field.name] for field in fields(kind) if field.name in given}  # type: ignore[arg-type]  # a dataclass
+    return OpenOptions(**opening), kind(**rest)  # type: ignore[arg-type]  # click converted them
 
 
 def open_with(
@@ -239,15 +241,14 @@ def _analyze_in(shard: Shard, checkpoint: Path, opened: OpenOptions, run: RunOpt
     from gandissect.run import planned
     from gandissect.vocabulary import build_vocabulary
 
-    files = (*opened.plugin_files, *(Path(name) for name in _words(config.get("plugins"))))
-    registry = load_plugins(files, (*opened.disable_plugin, *_words(config.get("disable"))))
+    files = (*opened.plugin_files, *(Path(name) for name in words(config.get("plugins"))))
+    registry = load_plugins(files, (*opened.disable_plugin, *words(config.get("disable"))))
     if not quiet:
         name_broken(registry)
-    chosen = (
-        _words(run.analyzers or config.get("analyzers")) or None
-    )  # what is typed wrong is said before a file is opened
-    plan = planned(chosen, options, _words(run.skip or config.get("skip")), registry)
-    vocabulary = build_vocabulary(run.concepts or _words(config.get("concepts")) or ("default",), registry)
+    # what is typed wrong is said before a file is opened
+    chosen = words(run.analyzers or config.get("analyzers")) or None
+    plan = planned(chosen, options, words(run.skip or config.get("skip")), registry)
+    vocabulary = build_vocabulary(run.concepts or words(config.get("concepts")) or ("default",), registry)
     gan = open_with(checkpoint, opened, registry, cast("str | None", config.get("device")) or _own_device(shard))
     cache = _cache(run, target, quiet)
     with bars(quiet=quiet or run.as_json) as progress:
@@ -325,7 +326,7 @@ def say_report(report: Report, target: Path, *, as_json: bool, quiet: bool) -> N
     click.echo(str(target))
 
 
-def _words(value: object) -> tuple[str, ...]:
+def words(value: object) -> tuple[str, ...]:
     """A comma-separated string or a list of strings."""
     if value is None:
         return ()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from gandissect.cli.analyze import OpenOptions, name_broken, open_with, opening_options, say_report
+from gandissect.cli.analyze import OpenOptions, name_broken, open_with, opening_options, say_report, typed, words
 from gandissect.cli.console import bars
 from gandissect.cli.settings import parse_assignments
 from gandissect.cli.source import located
@@ -71,13 +71,6 @@ class ReportOptions:
     quiet: bool
 
 
-def split_options(given: dict[str, object]) -> tuple[OpenOptions, ReportOptions]:
-    """What was typed, as what opens files and what makes the report."""
-    opening = {name: value for name, value in given.items() if name in OpenOptions.__dataclass_fields__}
-    making = {name: value for name, value in given.items() if name in ReportOptions.__dataclass_fields__}
-    return OpenOptions(**opening), ReportOptions(**making)  # type: ignore[arg-type]  # click converted them
-
-
 @click.command()
 @click.argument("first", callback=located)
 @click.argument("second", callback=located)
@@ -89,7 +82,7 @@ def compare(first: Path, second: Path, **given: object) -> int:
     The report goes to gandissect-reports/FIRST-against-SECOND.html unless -o says otherwise. Comparisons that are impossible
     (other latents, no layers) are skipped and say why.
     """
-    opened, made = split_options(given)
+    opened, made = typed(given, ReportOptions)
     names = labels([first, second])
     target = (
         made.output or Path("gandissect-reports") / f"{'-against-'.join(name.replace('/', '-') for name in names)}.html"
@@ -143,8 +136,8 @@ def write_comparison(
             log=log,
             axis=axis,
             options=parse_assignments(made.settings),
-            only=_words(made.comparisons) or None,
-            skip=_words(made.skip),
+            only=words(made.comparisons) or None,
+            skip=words(made.skip),
             registry=registry,
             progress=progress,
             strict=made.strict,
@@ -165,7 +158,3 @@ def _sources(
         Source(name, partial(open_with, path, opened, registry), float(place))
         for path, name, place in zip(paths, names, where, strict=True)
     ]
-
-
-def _words(value: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in (value or "").split(",") if word.strip())

@@ -14,8 +14,8 @@ from typing import Literal, cast
 
 import click
 
-from gandissect.cli.analyze import opening_options
-from gandissect.cli.compare import labels, report_options, split_options, write_comparison
+from gandissect.cli.analyze import opening_options, typed
+from gandissect.cli.compare import ReportOptions, labels, report_options, write_comparison
 from gandissect.errors import UsageError
 
 Order = Literal["natural", "given", "time"]
@@ -44,7 +44,7 @@ def series(checkpoints: tuple[str, ...], **given: object) -> int:
     The report goes to gandissect-reports/series.html unless -o says otherwise. All checkpoints are opened one after the
     other on the same latents; only one is in memory at a time.
     """
-    opened, made = split_options(given)
+    opened, made = typed(given, ReportOptions)
     paths = in_order(matched_files(checkpoints), cast(Order, given["order"]))
     log_path = cast("Path | None", given["log_path"])
     if not paths and log_path is None:

@@ -31,7 +31,7 @@ from .pixels import at_image_resolution
 from .significance.chance import benjamini_hochberg
 from .significance.compare import Comparison
 from .significance.floors import correlation_floor, iou_floors
-from .significance.intervals import bootstrap_weights, with_intervals
+from .significance.intervals import poisson_weights, with_intervals
 from .tables import Dissection, LayerTable, UnitLabel
 
 __all__ = ["Dissection", "LayerTable", "UnitLabel", "chosen_layers", "dissect", "dissection_wants", "judged"]
@@ -243,7 +243,7 @@ class _Layers:
     @cached_property
     def _weights(self) -> Tensor:
         samples = min(self.samples(info) for info in self.infos)
-        return bootstrap_weights(samples, self.session.rng("dissection bootstrap"))
+        return poisson_weights(samples, self.session.rng("dissection bootstrap"))
 
 
 def judged(result: Dissection) -> Dissection:

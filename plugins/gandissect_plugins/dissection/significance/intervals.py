@@ -1,6 +1,6 @@
 """How far a label's IoU would move with other samples: 95 % intervals by the bootstrap.
 
-result = with_intervals(result, {"layer4": active}, GridAreas(masks), bootstrap_weights(1000, rng))
+result = with_intervals(result, {"layer4": active}, GridAreas(masks), poisson_weights(1000, rng))
 result.table("layer4").low, result.table("layer4").high     # float64 [U]
 """
 
@@ -20,7 +20,7 @@ from ..tables import Dissection, LayerTable
 RESAMPLES = 1000
 
 
-def bootstrap_weights(samples: int, rng: np.random.Generator) -> Tensor:
+def poisson_weights(samples: int, rng: np.random.Generator) -> Tensor:
     """How often each sample is drawn in each resample: float32 [``RESAMPLES``, samples].
 
     Poisson of mean 1 (the Poisson bootstrap, which needs no number of samples in advance).
