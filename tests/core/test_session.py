@@ -7,8 +7,9 @@ from gandissect.borrow import borrowed
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.errors import NoSuchCapability, UnknownName, UsageError
 from gandissect.real import RealImages
-from gandissect.reducers import KeepSpec, MomentsSpec, TailSpec
+from gandissect.reducers import KeepSpec, MomentsSpec
 from gandissect.session import Activations, Areas, CellAreas, Images, Masks, Scores, Session, Want
+from gandissect.tails import TailSpec
 from gandissect.testing import PLANTED, tiny_gan
 
 BRIGHT = Vocabulary([CallableSegmenter(lambda images: images.mean(1) > 0, ["bright"])])

@@ -96,6 +96,7 @@ def test_the_same_network_is_said_to_be_the_same_and_makes_no_finding() -> None:
     assert "equal weights" in report.sections[0].summary
 
 
+@pytest.mark.slow
 def test_a_concept_that_is_gone_is_named_as_lost_and_the_one_that_stayed_is_not() -> None:
     concepts = [CallableSegmenter(red, ["red"]), CallableSegmenter(green, ["green"])]
     report = compare(

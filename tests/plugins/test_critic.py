@@ -101,6 +101,14 @@ def test_without_real_images_saturation_is_still_said_and_what_they_would_add() 
     assert "--data FOLDER" in str(first.to_json())
 
 
+@pytest.mark.parametrize(("shift", "verdict"), [(0.1, "balanced"), (0.5, "G ahead")])
+def test_g_is_not_ahead_by_a_few_pairs_in_a_hundred(shift: float, verdict: str) -> None:
+    rng = np.random.default_rng(0)
+    found = standing(rng.standard_normal(2000), rng.standard_normal(2000) + shift, rng)
+    assert found.separation.high < 0.5
+    assert found.verdict == verdict
+
+
 def test_the_optimum_is_one_half_and_ln_2() -> None:
     found = standing(np.zeros(50), np.zeros(50), np.random.default_rng(0))
     assert found.entropy == pytest.approx(OPTIMUM)

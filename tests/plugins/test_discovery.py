@@ -116,7 +116,7 @@ def test_the_report_states_each_concept_with_its_numbers() -> None:
 SMALL = {"discovery": {"samples": 60, "clusters": 5}}
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_a_random_network_yields_no_finding(seed: int) -> None:
     net = RandomGenerator(seed, channels=1 if seed == 5 else 3, width=(2, 4, 8, 16)[seed % 4])
     report = analyze(gan_of(net, 32), [DiscoveryAnalyzer], n=60, concepts=("none",), options=SMALL, strict=True)

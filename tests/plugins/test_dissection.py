@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from gandissect_plugins.dissection import DissectionAnalyzer, Plan, ablate, causal_tests, dissect
-from gandissect_plugins.dissection.counting.active import ActiveCells
+from gandissect_plugins.dissection.counting.active import ActiveCells, CodedCells
 from gandissect_plugins.dissection.significance.chance import benjamini_hochberg, p_values, shuffled_overlaps
 from gandissect_plugins.vocabularies import MaskFolder
 from PIL import Image
@@ -99,7 +99,7 @@ def test_the_null_keeps_position_and_knows_what_it_explains():
     assert float(table.p[PLANTED.red, names.index("red")]) < 0.01
 
 
-@pytest.mark.parametrize("seed", [0, 1, 9, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 9))])
+@pytest.mark.parametrize("seed", [9, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(9))])
 def test_a_random_network_yields_no_findings(seed):
     channels = 1 if seed == 9 else 3
     net = RandomGenerator(seed, channels, width=8 if seed % 2 else 16)
@@ -246,13 +246,32 @@ def test_shifts_through_fourier_are_overlaps_with_the_masks_of_other_samples():
         assert torch.allclose(active.overlaps(moved).float(), null[shift - 1], atol=1e-4)
 
 
-def test_under_the_null_p_values_are_not_too_small():
+def test_where_few_shifts_are_asked_for_each_cohort_is_shifted_by_itself():
+    active, areas = noise()
+    null = shuffled_overlaps(active, areas, rng=named_rng(0, "x"), draws=9)  # four cohorts of ten
+    order = torch.from_numpy(named_rng(0, "x").permutation(40)).reshape(4, 10)
+    coded = CodedCells(6, 40, 9, lit_of(active).short(), torch.ones(6).long())
+    assert torch.allclose(shuffled_overlaps(coded, areas, rng=named_rng(0, "x"), draws=9), null, atol=1e-4)
+    for shift in (1, 4, 9):
+        moved = torch.empty_like(areas)
+        moved[order.flatten()] = areas[order.roll(-shift, 1).flatten()]
+        assert torch.allclose(active.overlaps(moved).float(), null[shift - 1], atol=1e-4)
+
+
+def lit_of(active):
+    lit = torch.zeros(active.samples, active.units, active.cells)
+    lit[active.sample, active.unit, active.cell] = 1.0
+    return lit
+
+
+@pytest.mark.parametrize(("draws", "level", "most"), [(99, 0.05, 0.065), (9, 0.1, 0.12)])
+def test_under_the_null_p_values_are_not_too_small(draws, level, most):
     shares = []
     for seed in range(20):
         active, areas = noise(seed=seed)
-        p = p_values(active.overlaps(areas), shuffled_overlaps(active, areas, rng=named_rng(seed, "x"), draws=99))
-        shares.append((p <= 0.05).double().mean())
-    assert float(torch.stack(shares).mean()) < 0.065
+        p = p_values(active.overlaps(areas), shuffled_overlaps(active, areas, rng=named_rng(seed, "x"), draws=draws))
+        shares.append((p <= level).double().mean())
+    assert float(torch.stack(shares).mean()) < most
 
 
 def test_false_discovery_rates_are_those_of_benjamini_and_hochberg():

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from gandissect.errors import UsageError
 from gandissect.paired import BitsResult, BitsSpec
-from gandissect.reducers import TailResult
 from gandissect.session import Masks, Session, Want
+from gandissect.tails import TailResult
 from gandissect.tap import tap
 from gandissect.testing import PLANTED, tiny_gan
 from gandissect.vocabulary import build_vocabulary
@@ -174,7 +174,7 @@ def test_codes_and_a_list_of_the_same_cells_agree() -> None:
     areas, order = torch.rand(12, 6, 3, generator=MADE), torch.randperm(12, generator=MADE)
     assert torch.equal(dense.count(), listed.count())
     assert torch.allclose(dense.overlaps(areas), listed.overlaps(areas), atol=1e-5)
-    for a, b in zip(dense.blocks(order, 4, 3), listed.blocks(order, 4, 3), strict=True):
+    for a, b in zip(dense.blocks(order, 4, 3, 1), listed.blocks(order, 4, 3, 1), strict=True):
         assert torch.equal(a, b)
     for a, b in zip(dense.per_sample(areas, least % 3), listed.per_sample(areas, least % 3), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
@@ -222,7 +222,7 @@ def test_one_pass_is_enough_for_every_level_and_for_bilinear_counts_at_fixed_one
 def test_rising_transforms_of_units_change_no_count() -> None:
     from gandissect_plugins.dissection.counting.overlap import above_threshold
 
-    from gandissect.reducers import TailSpec, tail_length
+    from gandissect.tails import TailSpec, tail_length
 
     lists = []
     for maps in (MAPS, MAPS.double().mul(0.3).exp().float()[:, :3], MAPS[:, :3] ** 3):

@@ -140,8 +140,9 @@ def test_pairs_of_samples_and_transforms_give_the_same_shuffled_overlaps(samples
     active = ActiveCells(4, samples, 30, unit, sample, cell)
     areas = torch.rand(samples, 30, 3, generator=stream)
     orders = [torch.from_numpy(np.random.default_rng(seed).permutation(samples)) for seed in range(3)]
-    expected = torch.cat([_all_shifts(active, areas, order) for order in orders])
-    torch.testing.assert_close(_shifts_of_pairs(active, areas, orders), expected, rtol=1e-4, atol=1e-4)
+    for cohort in {samples, samples // 2 if samples % 2 == 0 else samples}:
+        expected = torch.cat([_all_shifts(active, areas, order, cohort) for order in orders])
+        torch.testing.assert_close(_shifts_of_pairs(active, areas, orders, cohort), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_large_generator_is_asked_for_fewer_images_and_never_for_too_few() -> None:

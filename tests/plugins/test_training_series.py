@@ -164,6 +164,7 @@ def test_a_strangers_training_goes_from_noise_to_faces(shared: Path) -> None:
     assert any("appear" in finding.text for finding in report.section("onsets")[0].findings)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_nearest_to_real_images_is_named_where_the_end_is_further_away() -> None:
     z = torch.randn(200, 16, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():

@@ -48,7 +48,7 @@ REFERENCES = (
 SCORES = """
 Higher scores mean "more real". For a perfect generator the best discriminator says ½ everywhere, with a cross-entropy of ln 2. AUC is the
 probability that a real image scores higher than a sample; ½ is chance, and it needs no scale. *Balanced*: its interval does not lie above
-0.75; *D ahead*: above 0.75; *D far ahead*: above 0.95, where the classic loss leaves G hardly a gradient; *G ahead*: below ½;
+0.75; *D ahead*: above 0.75; *D far ahead*: above 0.95, where the classic loss leaves G hardly a gradient; *G ahead*: below 0.45;
 *saturated*: nine of ten scores beyond ±9.2, where a sigmoid is within 1e-4 of 0 or 1. A Wasserstein or hinge critic gives no log-odds:
 for it cross-entropy, calibration and saturation say nothing, AUC and the order do.
 """

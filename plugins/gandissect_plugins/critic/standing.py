@@ -18,7 +18,7 @@ Scores = NDArray[np.float64]
 SATURATED = 9.2
 """|logit| beyond which the sigmoid is within 1e-4 of 0 or 1, and with it the gradient of the classic losses of G or D."""
 MOST = 0.9
-FAR, AHEAD = 0.95, 0.75
+FAR, AHEAD, BEHIND = 0.95, 0.75, 0.45
 BINS = 10
 OPTIMUM = log(2)
 """The cross-entropy of the optimal discriminator of a perfect generator (Goodfellow et al. 2014, theorem 1, per image)."""
@@ -72,7 +72,7 @@ class Standing:
             return "silent"
         if self.saturated >= MOST:
             return "saturated"
-        if self.separation.high < 0.5:
+        if self.separation.high < BEHIND:
             return "G ahead"
         if self.separation.low >= FAR:
             return "D far ahead"

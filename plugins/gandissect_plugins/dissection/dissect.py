@@ -20,9 +20,9 @@ from gandissect.concepts import Concept
 from gandissect.errors import NoSuchCapability
 from gandissect.gan import Gan, LayerInfo
 from gandissect.paired import BitsResult, BitsSpec, CrossResult
-from gandissect.reducers import TailResult
 from gandissect.session import Session, Want
 from gandissect.streams import Masks
+from gandissect.tails import TailResult
 
 from .counting.bins import BinsResult
 from .counting.overlap import GridAreas, iou, presence
@@ -42,6 +42,7 @@ SUPPORT = 1e-4  # a concept that covers less of all cells, or is in fewer than M
 MIN_SAMPLES = 3
 UNIT_COST, AREA_COST = 200, 32
 """What a unit's null distribution and a cell's concept areas cost beside one cell of one unit: measured, for even shares."""
+_KEPT = 2**20  # active cells of one layer
 _NOWHERE = torch.zeros(0, 0, dtype=torch.int32)
 _NO_TAIL = TailResult(torch.zeros(0, 0), _NOWHERE, _NOWHERE, 0, torch.zeros(0, 0, 0))
 T = TypeVar("T")
@@ -207,10 +208,13 @@ class _Layers:
         return cast(BinsResult, self.session[self.plan.bins_want(info)]) if self.plan.iqr else None
 
     def _at_levels(self, info: LayerInfo) -> AtLevels:
-        if info.name not in self.found:
-            ground, bins = self.ground, self._bins(info)
-            self.found[info.name] = at_levels(info, self._tail(info), bins, ground.areas, ground.tested, self.plan)
-        return self.found[info.name]
+        if info.name in self.found:
+            return self.found[info.name]
+        ground, bins = self.ground, self._bins(info)
+        found = at_levels(info, self._tail(info), bins, ground.areas, ground.tested, self.plan)
+        if len(self.plan.fractions) != 1 or int(found.active.count().sum()) <= _KEPT:
+            self.found[info.name] = found  # a long list costs more to keep than to make again
+        return found
 
     def _table(self, info: LayerInfo) -> LayerTable:
         """A layer's table, without the tail, which every process has."""
@@ -222,6 +226,7 @@ class _Layers:
             rng = partial(self.session.rng, f"dissection {info.name}")
             known = None if found.overlap is None else found.overlap[:, columns]
             shuffled.add(active, areas, columns, ground.tested, rng=rng, draws=self.draws, overlap=known)
+            del areas  # before the next ones are made
         counts = found.counts or counted(active, shuffled, category_present(ground.seen, ground.concepts))
         p = shuffled.p.clone()
         p[:, ~ground.tested] = float("nan")

@@ -51,9 +51,9 @@ class Active(ABC):
         """Active cells and, of one concept for each unit (int64 [U]), overlap in each sample: float32 [n, U] each."""
 
     @abstractmethod
-    def blocks(self, order: Tensor, cells: int, units: int) -> Iterator[Tensor]:
-        """1 where active, else 0, in blocks of ``cells`` × ``units``, cells outermost: float32 [n, units' * cells'], samples in
-        ``order``. A block is only good until the next one is asked for."""
+    def blocks(self, order: Tensor, cells: int, units: int, cohorts: int) -> Iterator[Tensor]:
+        """1 where active, else 0, in blocks of ``cells`` × ``units``, cells outermost: float32 [g, units' * cohorts * cells'], the
+        samples in ``order`` cut into cohorts of g. A block is only good until the next one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -89,30 +89,36 @@ class ActiveCells(Active):
             total.index_add_(0, unit[bags], sums.double())
         return total
 
+    def count_per_sample(self) -> Tensor:
+        """Active cells of each unit in each sample: float32 [n, U]."""
+        active = torch.zeros(self.samples * self.units)
+        for start in range(0, len(self.unit), _LISTED):
+            unit, sample = (part[start : start + _LISTED].long() for part in (self.unit, self.sample))
+            active += torch.bincount(sample * self.units + unit, minlength=len(active))
+        return active.reshape(self.samples, -1)
+
     def per_sample(self, areas: Tensor, concept: Tensor) -> tuple[Tensor, Tensor]:
-        active, overlap = torch.zeros(2, self.samples * self.units)
+        overlap = torch.zeros(self.samples * self.units)
         for start in range(0, len(self.unit), _LISTED):
             unit, sample, cell = (part[start : start + _LISTED].long() for part in (self.unit, self.sample, self.cell))
-            row = sample * self.units + unit
-            active += torch.bincount(row, minlength=len(active))
-            overlap += torch.bincount(row, weights=areas[sample, cell, concept[unit]], minlength=len(overlap))
-        return active.reshape(self.samples, -1), overlap.reshape(self.samples, -1)
+            covered = areas[sample, cell, concept[unit]]
+            overlap += torch.bincount(sample * self.units + unit, weights=covered, minlength=len(overlap))
+        return self.count_per_sample(), overlap.reshape(self.samples, -1)
 
-    def blocks(self, order: Tensor, cells: int, units: int) -> Iterator[Tensor]:
+    def blocks(self, order: Tensor, cells: int, units: int, cohorts: int) -> Iterator[Tensor]:
+        size = len(order) // cohorts
         places = np.empty(len(order), np.int32)
         places[order.numpy()] = np.arange(len(order), dtype=np.int32)
-        place = torch.from_numpy(places.take(self.sample.numpy()))
-        lit = torch.zeros(self.samples, units * cells)
+        cohort, place = (torch.from_numpy(part.take(self.sample.numpy())) for part in np.divmod(places, np.int32(size)))
+        lit = torch.zeros(size, units * cohorts * cells)
         parts = iter(self._parts(cells, units))
         for left in range(0, self.cells, cells):
             wide = min(cells, self.cells - left)
             for first in range(0, self.units, units):
                 inside = next(parts)
-                flat = lit[:, : min(units, self.units - first) * wide]
-                where = (
-                    place[inside].long(),
-                    (self.unit[inside].long() - first) * wide + self.cell[inside].long() - left,
-                )
+                flat = lit[:, : min(units, self.units - first) * cohorts * wide]
+                row = (self.unit[inside].long() - first) * cohorts + cohort[inside]
+                where = (place[inside].long(), row * wide + self.cell[inside].long() - left)
                 flat[where] = 1.0
                 yield flat
                 flat[where] = 0.0
@@ -176,9 +182,10 @@ class CodedCells(Active):
             overlap[part] = sums.gather(2, concept.expand(len(sums), -1)[..., None])[..., 0]
         return active, overlap
 
-    def blocks(self, order: Tensor, cells: int, units: int) -> Iterator[Tensor]:
+    def blocks(self, order: Tensor, cells: int, units: int, cohorts: int) -> Iterator[Tensor]:
         for left in range(0, self.cells, cells):
             for first in range(0, self.units, units):
                 block = self.codes[:, first : first + units, left : left + cells]
                 lit = block >= self.least[first : first + units].to(torch.int16)[:, None]
-                yield lit.flatten(1)[order].float()
+                ordered = lit[order].reshape(cohorts, -1, *lit.shape[1:])
+                yield ordered.permute(1, 2, 0, 3).flatten(1).float()

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gandissect.paired import BitsResult
-from gandissect.reducers import TailResult
+from gandissect.tails import TailResult
 
 _CHUNK = 2**20  # pixels evaluated at a time
 _MASK_BYTES = 128 * 2**20

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gandissect.paired import BitsResult
-from gandissect.reducers import TailResult
 from gandissect.streams import pooled
+from gandissect.tails import TailResult
 
 from .active import ActiveCells
 
@@ -107,7 +107,4 @@ def iou(overlap: Tensor, active: Tensor, area: Tensor) -> Tensor:
 
 def active_with_category(active: ActiveCells, present: Tensor) -> Tensor:
     """|A| within the samples that hold any concept of the same category: int64 [U, K] from bool ``present`` [n, K]."""
-    count, _ = active.per_sample(
-        torch.zeros(1).expand(active.samples, active.cells, 1), torch.zeros(active.units).long()
-    )
-    return (count.double().T @ present.double()).long()
+    return (active.count_per_sample().double().T @ present.double()).long()

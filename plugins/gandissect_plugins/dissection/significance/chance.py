@@ -28,8 +28,9 @@ def shuffled_overlaps(active: Active, areas: Tensor, *, rng: np.random.Generator
 
     P is ``draws`` where that is below n − 1, else the least multiple of n − 1 that is at least ``draws``.
 
-    Samples are put in random order and the masks are shifted along it by 1 … n − 1 places: every sample meets the masks of
-    another one in the same cells, so how often a concept occurs and where stay as they are. All shifts of one order
+    Samples are put in random order, cut into equal cohorts of g samples (as many as leave g > ``draws``; one where n has no
+    such divisor), and the masks are shifted along each cohort, all by the same 1 … g − 1 places: every sample meets the masks
+    of another one in the same cells, so how often a concept occurs and where stay as they are. All shifts of one order
     together with no shift are a group of permutations of exchangeable samples, so the rank of the true overlap among
     them, or among a random part of them, is an exact test. The overlaps of all shifts are one cross-correlation
     along the samples, taken through Fourier transforms; or, where that touches fewer numbers (few samples of large maps),
@@ -43,12 +44,19 @@ def shuffled_overlaps(active: Active, areas: Tensor, *, rng: np.random.Generator
         return torch.zeros(0, active.units, areas.shape[2])
     rounds = -(-draws // (active.samples - 1))
     orders = [torch.from_numpy(rng.permutation(active.samples)) for _ in range(rounds)]
-    chosen = np.sort(rng.permutation(active.samples - 1)[:draws]) if draws < active.samples - 1 else slice(None)
+    cohort = cohort_size(active.samples, draws)
+    chosen = np.sort(rng.permutation(cohort - 1)[:draws]) if draws < cohort - 1 else slice(None)
     if isinstance(active, ActiveCells) and _pairs_pay(active, areas.shape[2], rounds):
-        return _shifts_of_pairs(active, areas, orders)[chosen]
+        return _shifts_of_pairs(active, areas, orders, cohort)[chosen]
     if rounds == 1:
-        return _all_shifts(active, areas, orders[0])[chosen]
-    return torch.cat([_all_shifts(active, areas, order) for order in orders])
+        return _all_shifts(active, areas, orders[0], cohort)[chosen]
+    return torch.cat([_all_shifts(active, areas, order, cohort) for order in orders])
+
+
+def cohort_size(samples: int, draws: int) -> int:
+    """The fewest samples, a divisor of all of them, that have ``draws`` shifts; all where there is no such part."""
+    enough = range(draws + 1, samples // 2 + 1)
+    return next((size for size in enough if samples % size == 0), samples)
 
 
 def _pairs_pay(active: ActiveCells, concepts: int, rounds: int) -> bool:
@@ -59,19 +67,20 @@ def _pairs_pay(active: ActiveCells, concepts: int, rounds: int) -> bool:
     return pairs < transforms
 
 
-def _shifts_of_pairs(active: ActiveCells, areas: Tensor, orders: Sequence[Tensor]) -> Tensor:
-    """The overlaps of :func:`_all_shifts` for every order: float32 [rounds * (n - 1), U, K]."""
+def _shifts_of_pairs(active: ActiveCells, areas: Tensor, orders: Sequence[Tensor], cohort: int) -> Tensor:
+    """The overlaps of :func:`_all_shifts` for every order: float32 [rounds * (g - 1), U, K]."""
     n, concepts = active.samples, areas.shape[2]
     by_cell = areas.transpose(0, 1).reshape(active.cells, n * concepts)
     places = torch.arange(n)
-    partners = [order[(places[:, None] + places[1:]) % n] for order in orders]  # [n, n - 1]
+    shifted = (places // cohort * cohort)[:, None] + (places[:, None] + torch.arange(1, cohort)) % cohort
+    partners = [order[shifted] for order in orders]  # [n, g - 1]
     step = max(1, _BYTES // (8 * n * n * concepts))
     parts = []
     for start in range(0, active.units, step):
         few = active.select(start, min(start + step, active.units))
         pairs = _pairs(few, by_cell).reshape(few.units, n, n, concepts)
-        shifted = [pairs[:, order[:, None], partner].sum(1) for order, partner in zip(orders, partners, strict=True)]
-        parts.append(torch.cat(shifted, 1))
+        sums = [pairs[:, order[:, None], partner].sum(1) for order, partner in zip(orders, partners, strict=True)]
+        parts.append(torch.cat(sums, 1))
     return torch.cat(parts).transpose(0, 1)
 
 
@@ -82,21 +91,23 @@ def _pairs(active: ActiveCells, by_cell: Tensor) -> Tensor:
     return torch.nn.functional.embedding_bag(active.cell[order].long(), by_cell, starts, mode="sum")
 
 
-def _all_shifts(active: Active, areas: Tensor, order: Tensor) -> Tensor:
-    """Overlaps under the shifts 1 … n − 1 along ``order``: float32 [n − 1, U, K]."""
+def _all_shifts(active: Active, areas: Tensor, order: Tensor, cohort: int) -> Tensor:
+    """Overlaps under the shifts 1 … g − 1 along each cohort of ``order``: float32 [g - 1, U, K]."""
     n, units, concepts = active.samples, active.units, areas.shape[2]
+    cohorts = n // cohort
     step = max(1, min(active.cells, _CELLS, BLOCK // (4 * n)))
     some = max(1, min(units, BLOCK // (4 * n * step)))
-    blocks = active.blocks(order, step, some)
-    spectrum = torch.zeros(n // 2 + 1, units, 2 * concepts)
+    blocks = active.blocks(order, step, some, cohorts)
+    spectrum = torch.zeros(cohort // 2 + 1, units, 2 * concepts)
     for cells in range(0, active.cells, step):
-        covered = _spectrum(areas[:, cells : cells + step][order].flatten(1))
-        paired = _conjugate_products(covered.reshape(len(covered), -1, concepts))  # [F, 2 * cells, 2 * K]
+        part = areas[:, cells : cells + step][order].reshape(cohorts, cohort, -1).transpose(0, 1)
+        covered = _spectrum(part.flatten(1)).reshape(len(spectrum), -1, concepts)
+        paired = _conjugate_products(covered)  # [F, 2 * cells, 2 * K]
         for start in range(0, units, some):
             a = torch.view_as_real(_spectrum(next(blocks))).reshape(len(spectrum), -1, paired.shape[1])
             spectrum[:, start : start + some] += torch.bmm(a, paired)
     whole = torch.view_as_complex(spectrum.reshape(-1, units, concepts, 2))
-    shifted: Tensor = torch.fft.irfft(whole, n=n, dim=0)[1:].clamp_(min=0)
+    shifted: Tensor = torch.fft.irfft(whole, n=cohort, dim=0)[1:].clamp_(min=0)
     return shifted
 
 

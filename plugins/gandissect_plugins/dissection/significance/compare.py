@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..counting.active import Active
+from ..counting.active import Active, ActiveCells
 from ..counting.overlap import iou
-from .chance import p_values, shuffled_overlaps
+from .chance import cohort_size, p_values, shuffled_overlaps
 
 _NULL_BYTES = 48 * 2**20  # of shuffled overlaps held at once
+_LISTED = 2**21  # active cells looked at at once
 
 
 class Comparison:
@@ -50,8 +51,7 @@ class Comparison:
         ``overlap`` float64 [U, K'] is that of the unshuffled samples, where it was counted before.
         """
         self.area[columns] = torch.from_numpy(areas.numpy().sum((0, 1), dtype=np.float64))
-        rows = max(active.samples - 1, draws)
-        step = max(1, _NULL_BYTES // (4 * rows * areas.shape[2]))
+        step = self._units_at_once(active, draws, areas.shape[2])
         first = not self._best
         for place, start in enumerate(range(0, active.units, step)):
             stop = min(start + step, active.units)
@@ -67,6 +67,12 @@ class Comparison:
                     torch.where(better, best[0], self._best[place][0]),
                     torch.where(better, best[1], self._best[place][1]),
                 )
+
+    def _units_at_once(self, active: Active, draws: int, concepts: int) -> int:
+        """As many as keep shuffled overlaps, and lists of active cells, within their memory."""
+        rows = max(cohort_size(active.samples, draws), draws)
+        listed = int(active.count().sum()) // max(1, active.units) if isinstance(active, ActiveCells) else 0
+        return max(1, min(_NULL_BYTES // (4 * rows * concepts), _LISTED // max(1, listed)))
 
     def _take(
         self, count: Tensor, observed: Tensor, null: Tensor, rows: slice, columns: slice, tested: Tensor

@@ -25,7 +25,11 @@ def poisson_weights(samples: int, rng: np.random.Generator) -> Tensor:
 
     Poisson of mean 1 (the Poisson bootstrap, which needs no number of samples in advance).
     """
-    return torch.from_numpy(rng.poisson(1.0, (samples, RESAMPLES)).astype(np.float32)).T
+    weights = np.empty((samples, RESAMPLES), np.float32)
+    for start in range(0, samples, 1000):
+        part = weights[start : start + 1000]
+        part[:] = rng.poisson(1.0, part.shape)
+    return torch.from_numpy(weights).T
 
 
 def with_intervals(result: Dissection, actives: Mapping[str, Active], areas: GridAreas, weights: Tensor) -> Dissection:
@@ -52,6 +56,7 @@ def _intervals(table: LayerTable, active: Active, grids: GridAreas, weights: Ten
         scale = torch.where(measured > 0, reported / measured.clamp(min=1e-20), 1.0)
         low = torch.where(inside, edges[0] * scale, low)
         high = torch.where(inside, edges[1] * scale, high)
+        del areas  # before the next ones are made
     return replace(table, low=low, high=high)
 
 
