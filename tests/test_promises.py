@@ -48,6 +48,7 @@ def test_a_random_network_yields_no_unit_concept_finding(kind: str) -> None:
         assert [finding.text for section in report.sections for finding in section.findings] == []
 
 
+@pytest.mark.slow
 def test_without_a_discriminator_nothing_fails_and_skips_say_what_to_pass() -> None:
     report = analyze(tiny_gan(discriminator=False), n=64)
     assert [(section.title, section.summary) for section in report.failed] == []

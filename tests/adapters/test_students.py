@@ -244,6 +244,7 @@ def test_what_follows_the_last_norm_is_a_doubt(tmp_path: Path) -> None:
     assert off_by(opened(student, tmp_path / "netG.pth", size="42", output="sigmoid"), student) <= 1e-3
 
 
+@pytest.mark.slow
 def test_norms_that_nothing_tells_apart_are_a_doubt_and_can_be_said(tmp_path: Path) -> None:
     student = stack(D28.replace("B", "G"), names=["c1", "n1", "c2", "n2", "c3"])
     found = opened(student, tmp_path / "netG.pth")

@@ -51,7 +51,7 @@ def as_files(images: Tensor) -> list[Any]:
     return [Image.fromarray(pixels) for pixels in to_uint8(images)]
 
 
-@pytest.mark.parametrize("kind", CLASSED)
+@pytest.mark.parametrize("kind", ["segformer", *(pytest.param(kind, marks=pytest.mark.slow) for kind in CLASSED[1:])])
 def test_classes_are_those_of_the_librarys_own_post_processing(hub: Any, folders: dict[str, Path], kind: str) -> None:
     auto = hub.AutoModelForSemanticSegmentation if kind == "segformer" else hub.AutoModelForUniversalSegmentation
     model, processor = auto.from_pretrained(folders[kind]).eval(), hub.AutoImageProcessor.from_pretrained(folders[kind])
@@ -212,7 +212,10 @@ def weights(model: str, path: Path, classes: int = 21) -> Path:
     return path
 
 
-@pytest.mark.parametrize("model", ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param("deeplabv3_mobilenet_v3_large", marks=pytest.mark.slow), "lraspp_mobilenet_v3_large"],
+)
 def test_torchvision_models_say_what_torchvision_says(model: str, tmp_path: Path) -> None:
     from torchvision import models
     from torchvision.transforms._presets import SemanticSegmentation

@@ -191,7 +191,11 @@ def biggan_shapes(
 
 @pytest.mark.parametrize(
     ("multiples", "size"),
-    [((16, 16, 8, 4, 2, 1), 128), ((16, 16, 8, 8, 4, 2, 1), 256), ((16, 16, 8, 8, 4, 2, 1, 1), 512)],
+    [
+        ((16, 16, 8, 4, 2, 1), 128),
+        pytest.param((16, 16, 8, 8, 4, 2, 1), 256, marks=pytest.mark.slow),
+        pytest.param((16, 16, 8, 8, 4, 2, 1, 1), 512, marks=pytest.mark.slow),
+    ],
 )
 def test_the_published_sizes_open_at_their_resolution(multiples: tuple[int, ...], size: int) -> None:
     made = rebuilt(biggan_shapes(multiples, ch=96, chunk=20, shared=128, classes=1000), "meta")
