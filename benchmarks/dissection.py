@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from gandissect.adapter import Networks
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.paired import CrossSpec
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
+from gandissect.reducers import CrossSpec
 from gandissect.session import BLOCK, Session
 from gandissect.testing import PLANTED, tiny_gan
 from gandissect.vocabulary import build_vocabulary

@@ -58,8 +58,8 @@ def told(path: Path) -> dict[str, object]:
 def one_process(checkpoint: Path, n: int, analyzers: list[str], target: Path) -> None:
     """Open and analyze as one of however many processes the environment names; write the report and what it took."""
     import gandissect
+    from gandissect.passes.sharding import joined
     from gandissect.plugins import load_plugins
-    from gandissect.sharding import joined
 
     torch.set_num_threads(1)
     registry = load_plugins()

@@ -21,7 +21,7 @@ from torch import nn
 from gandissect.gan import Assumption, InnerSpace, LatentSpace
 
 if TYPE_CHECKING:
-    from gandissect.peek import Peek
+    from gandissect.files.peek import Peek
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from gandissect.gan import Gan
 from gandissect.options import NoOptions, OptionValues, load_options
 
 if TYPE_CHECKING:
+    from gandissect.comparing.training_log import TrainingLog
     from gandissect.session import Session, Want
-    from gandissect.training_log import TrainingLog
 
 Kind = Literal["pair", "series"]
 T = TypeVar("T")

@@ -120,6 +120,14 @@ class Vocabulary(Segmenter):
             return torch.zeros(len(images), 0, *images.shape[2:], dtype=torch.bool)
         return torch.cat([segmenter.segment(images, indices) for segmenter in self.segmenters], dim=1)
 
+    def segment_only(self, images: Tensor, indices: Sequence[int], chosen: Sequence[int]) -> Tensor:
+        """The masks of the concepts at ``chosen``, for which their own segmenters alone are asked: bool [N, len(chosen), H, W]."""
+        owners = [self.owner(index) for index in chosen]
+        asked = {id(segmenter): segmenter for segmenter, _ in owners}
+        masks = {key: segmenter.segment(images, indices) for key, segmenter in asked.items()}
+        planes = [masks[id(segmenter)][:, place] for segmenter, place in owners]
+        return torch.stack(planes, 1) if planes else torch.zeros(len(images), 0, *images.shape[2:], dtype=torch.bool)
+
     def soft(self, images: Tensor) -> Tensor | None:
         """float32 [N, K, H, W]; the planes of segmenters without a soft score are NaN."""
         planes = [segmenter.soft(images) for segmenter in self.segmenters]

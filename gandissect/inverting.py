@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from gandissect.errors import NoSuchCapability, UsageError
 from gandissect.lbfgs import minimised
-from gandissect.running import BLOCK, filled
+from gandissect.passes.running import BLOCK, filled
 from gandissect.sampling import prior_moments
 from gandissect.session import Session
 from gandissect.spaces import codes

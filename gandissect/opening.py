@@ -17,12 +17,12 @@ from torch import nn
 
 from gandissect.adapter import Adapter, Hints, Match, Networks, joined
 from gandissect.errors import GandissectError, NotOpened, UnsafeCheckpoint, UsageError, strict, unknown_name
-from gandissect.fetching import fetched, is_address
+from gandissect.files.fetching import fetched, is_address
+from gandissect.files.peek import Peek, peek
 from gandissect.gan import Gan, Opening
-from gandissect.peek import Peek, peek
 from gandissect.plugins import Registry, load_plugins
-from gandissect.probing import build_gan, infer_image_shape
-from gandissect.probing_latent import infer_latent
+from gandissect.probing.building import build_gan, infer_image_shape
+from gandissect.probing.latents import infer_latent
 
 if TYPE_CHECKING:
     from gandissect.gan import LatentSpace

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandissect.archives import DAMAGED, member_bytes, open_zip
 from gandissect.errors import NotOpened, UsageError, unknown_name
+from gandissect.files.archives import DAMAGED, member_bytes, open_zip
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -18,12 +18,13 @@ import torch
 
 from gandissect.analyzer import Analyzer
 from gandissect.blocks import Json, Pixels, Section, jsonable, to_uint8
-from gandissect.cache import Cache
 from gandissect.concepts import Segmenter
 from gandissect.errors import GandissectError, UsageError
 from gandissect.gan import Gan
 from gandissect.opening import Source
 from gandissect.opening import open as open_gan
+from gandissect.passes.cache import Cache
+from gandissect.passes.sharding import ALONE, ProcessesApart, Shard
 from gandissect.plugins import Registry, load_plugins
 from gandissect.progress import Progress
 from gandissect.provenance import provenance, redact
@@ -31,7 +32,6 @@ from gandissect.real import RealImages
 from gandissect.reducers import KeepSpec
 from gandissect.report import Report
 from gandissect.session import Images, Session, Want
-from gandissect.sharding import ALONE, ProcessesApart, Shard
 from gandissect.vocabulary import build_vocabulary
 
 Chosen = str | type[Analyzer] | Analyzer

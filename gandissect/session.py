@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Generates
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar, cast
 
 import numpy as np
@@ -23,17 +23,18 @@ import torch
 from torch import Tensor
 
 from gandissect import sampling
-from gandissect.cache import Cache, fingerprint
 from gandissect.concepts import Vocabulary
 from gandissect.errors import UsageError
 from gandissect.extractor import Extractor
 from gandissect.gan import Gan
-from gandissect.gathering import Store, Want, gather
+from gandissect.passes.cache import Cache, fingerprint
+from gandissect.passes.gathering import Store, Want, gather
+from gandissect.passes.running import BLOCK, Reading, Runner
+from gandissect.passes.sharding import ALONE, Shard
+from gandissect.probing.surveying import survey
 from gandissect.progress import Progress, Silent
 from gandissect.real import RealImages
 from gandissect.reducers import KeepSpec
-from gandissect.running import BLOCK, Reading, Runner
-from gandissect.sharding import ALONE, Shard
 from gandissect.streams import (
     Activations,
     Areas,
@@ -46,7 +47,6 @@ from gandissect.streams import (
     Scores,
     Stream,
 )
-from gandissect.surveying import survey
 from gandissect.tap import Edit
 
 __all__ = [
@@ -294,7 +294,7 @@ class Session:
         Args:
             latents: float32 [N, D].
             edit: see :data:`gandissect.tap.Edit`; called with a block of rows at a time, in several processes with some of the
-                blocks: one that differs from row to row is a :class:`gandissect.running.InOrder`.
+                blocks: one that differs from row to row is a :class:`gandissect.passes.running.InOrder`.
             layers: where it is applied.
             labels: int64 [N] for class-conditional generators.
 
@@ -323,18 +323,28 @@ class Session:
 
         return self.shard.rows("scores", len(images), BLOCK, made)
 
-    def segment(self, images: Tensor, indices: Sequence[int] | None = None) -> Tensor:
-        """Concept masks of any images float32 [N, C, H, W] in [-1, 1]: bool [N, K, H, W]."""
+    def segment(
+        self, images: Tensor, indices: Sequence[int] | None = None, *, only: Sequence[int] | None = None
+    ) -> Tensor:
+        """Concept masks of any images float32 [N, C, H, W] in [-1, 1]: bool [N, K, H, W].
+
+        Args:
+            images: whose.
+            indices: their numbers, for segmenters that know samples by these; 0 … N − 1 where left out.
+            only: places of concepts in the vocabulary; the others are not looked for, and K is the number of these.
+        """
         numbers = list(range(len(images))) if indices is None else list(indices)
         vocabulary = self.vocabulary
+        ask = vocabulary.segment if only is None else partial(vocabulary.segment_only, chosen=only)
+        concepts = len(vocabulary.concepts) if only is None else len(only)
         step = min(BLOCK, max(1, 2**20 // images[0, 0].numel())) if len(images) else 1
 
         def made(rows: range) -> Tensor:
             parts = [
-                vocabulary.segment(images[start : start + step], numbers[start : start + step])
+                ask(images[start : start + step], numbers[start : start + step])
                 for start in range(rows.start, rows.stop, step)  # rows end with a whole step, or with the images
             ]
-            shape = (0, len(vocabulary.concepts), *images.shape[2:])
+            shape = (0, concepts, *images.shape[2:])
             return torch.cat(parts) if parts else torch.zeros(shape, dtype=torch.bool)
 
         return self.shard.rows("masks", len(images), step, made)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gandissect.gan import Generator
-from gandissect.running import BLOCK, filled
+from gandissect.passes.running import BLOCK, filled
 from gandissect.session import Session
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gandissect.adapter import Networks
 from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 
 UNITS, LATENT = 64, 48
 LAYOUTS = (8, 16)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gandissect.adapter import Networks
 from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 
 SIDE, STYLE, LATENT, CLASSES = 16, 9, 12, 4
 STEEP = 20.0  # of the change from one kind to the next: blends are 8 % of the samples for each sign

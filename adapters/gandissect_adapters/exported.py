@@ -10,7 +10,7 @@ out of the file, is used for the comparison alone and only when all of them are 
 from __future__ import annotations
 
 from gandissect.adapter import Adapter, Hints, Match, Networks
-from gandissect.peek import Peek
+from gandissect.files.peek import Peek
 from gandissect.plugins import hookimpl
 from gandissect_adapters.graph import export
 from gandissect_adapters.graph.graph import refusing_damage

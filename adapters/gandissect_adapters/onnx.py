@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gandissect.adapter import Adapter, Hints, Match, Networks
-from gandissect.peek import Peek
+from gandissect.files.peek import Peek
 from gandissect.plugins import hookimpl
 from gandissect_adapters.graph.onnx import graph as onnx_graph
 from gandissect_adapters.graph.roles import discriminator_networks, generator_networks

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from gandissect.adapter import Adapter, Hints, Match, Networks
 from gandissect.borrow import borrowed
 from gandissect.errors import NotOpened, UnsafeCheckpoint
+from gandissect.files.peek import Peek
 from gandissect.gan import Assumption, LatentSpace
-from gandissect.peek import Peek
 from gandissect.plugins import hookimpl
-from gandissect.probing_latent import first_tensor, flat_image_shape, infer_latent, looks_like_images
+from gandissect.probing.latents import first_tensor, flat_image_shape, infer_latent, looks_like_images
 from gandissect_adapters.recognise.unwrap import name_role
 
 _CONTAINERS = ("torch-zip", "torch-legacy", "pickle")

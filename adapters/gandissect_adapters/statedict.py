@@ -16,11 +16,11 @@ from torch import Tensor
 
 from gandissect.adapter import Adapter, Hints, Match, Networks, joined
 from gandissect.errors import GandissectError, NotOpened, unknown_name
-from gandissect.peek import Peek
-from gandissect.peek import peek as look
+from gandissect.files.peek import Peek
+from gandissect.files.peek import peek as look
+from gandissect.files.reading import read_tensors
 from gandissect.plugins import hookimpl
-from gandissect.probing import infer_image_shape
-from gandissect.reading import read_tensors
+from gandissect.probing.building import infer_image_shape
 from gandissect_adapters.families.family import Family
 from gandissect_adapters.families.opening import rebuild_discriminator, rebuild_generator
 from gandissect_adapters.families.table import recognised

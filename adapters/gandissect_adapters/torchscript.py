@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from gandissect.adapter import Adapter, Hints, Match, Networks
 from gandissect.errors import NotOpened, UnsafeCheckpoint
-from gandissect.peek import Peek
+from gandissect.files.peek import Peek
 from gandissect.plugins import hookimpl
-from gandissect.probing_latent import first_tensor, infer_latent
+from gandissect.probing.latents import first_tensor, infer_latent
 from gandissect_adapters.graph import script
 from gandissect_adapters.graph.graph import first_line, refusing_damage
 from gandissect_adapters.graph.roles import discriminator_networks, generator_networks

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from gandissect.adapter import Adapter, Hints, Match, Networks
 from gandissect.errors import NotOpened, UsageError, unknown_name
+from gandissect.files.peek import Peek
+from gandissect.files.reading import read_tensors
 from gandissect.gan import Assumption, LatentSpace
 from gandissect.importing import import_file
-from gandissect.peek import Peek
 from gandissect.plugins import hookimpl
-from gandissect.probing_latent import infer_latent
-from gandissect.reading import read_tensors
+from gandissect.probing.latents import infer_latent
 from gandissect_adapters.recognise.unwrap import StateDict, find_networks
 
 _CLASSES = ("num_classes", "n_classes", "nclasses", "classes", "n_class")

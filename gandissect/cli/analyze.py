@@ -22,12 +22,12 @@ from gandissect.cli.source import located
 from gandissect.errors import EXIT_INTERRUPTED, EXIT_SECTION_FAILED, UsageError
 
 if TYPE_CHECKING:
-    from gandissect.cache import Cache
     from gandissect.gan import Gan
+    from gandissect.passes.cache import Cache
+    from gandissect.passes.sharding import Shard
     from gandissect.plugins import Registry
     from gandissect.real import RealImages
     from gandissect.report import Report
-    from gandissect.sharding import Shard
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
@@ -216,7 +216,7 @@ def open_with(
 
 def run_analysis(checkpoint: Path, opened: OpenOptions, run: RunOptions) -> int:
     """Open, analyze, write; the exit code. In several processes the first one writes and speaks."""
-    from gandissect.sharding import joined, several
+    from gandissect.passes.sharding import joined, several
 
     if run.processes > 1 and not several():
         from gandissect.cli.processes import in_processes
@@ -287,7 +287,7 @@ def _own_device(shard: Shard) -> str | None:
 
 def _cache(run: RunOptions, target: Path, quiet: bool) -> Cache | None:
     """Where finished parts are kept, after a word on those that an earlier run left there."""
-    from gandissect.cache import Cache
+    from gandissect.passes.cache import Cache
 
     if run.cache == "none":
         return None

@@ -23,8 +23,8 @@ from gandissect.errors import EXIT_SECTION_FAILED, NotOpened, UsageError
 
 if TYPE_CHECKING:
     from gandissect.comparer import Kind, Source
+    from gandissect.comparing.training_log import TrainingLog
     from gandissect.plugins import Registry
-    from gandissect.training_log import TrainingLog
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -119,7 +119,7 @@ def write_comparison(
         if "::" not in str(path) and not path.exists():
             raise NotOpened(f"{path}: no such file or folder")
 
-    from gandissect.comparing import compare as run_all
+    from gandissect.comparing.compare import compare as run_all
     from gandissect.plugins import load_plugins
 
     registry = load_plugins(opened.plugin_files, opened.disable_plugin)

@@ -19,8 +19,8 @@ from gandissect.errors import NotOpened
 
 if TYPE_CHECKING:
     from gandissect.blocks import Json
+    from gandissect.files.peek import Peek
     from gandissect.gan import Gan
-    from gandissect.peek import Peek
     from gandissect.plugins import Registry
 
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 )
 def inspect(checkpoint: Path, as_json: bool, with_checks: bool, code: Path | None, **given: object) -> int:
     """Say what is in CHECKPOINT, who could open it, and what would be possible; nothing of the file is run."""
+    from gandissect.files.peek import peek
     from gandissect.opening import candidates
-    from gandissect.peek import peek
     from gandissect.plugins import load_plugins
 
     opened = OpenOptions(**given)  # type: ignore[arg-type]  # click converted them
@@ -56,7 +56,7 @@ def inspect(checkpoint: Path, as_json: bool, with_checks: bool, code: Path | Non
         failure = error
     card = _card(seen, found, gan, registry, str(failure) if failure else "")
     if gan is not None and with_checks:
-        from gandissect.verifying import verify
+        from gandissect.probing.verifying import verify
 
         card["checks"] = [{**vars(check)} for check in verify(gan)]
     if gan is not None and code is not None:

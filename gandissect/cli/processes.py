@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gandissect.errors import EXIT_INTERRUPTED
-from gandissect.sharding import RENDEZVOUS, ProcessesApart
+from gandissect.passes.sharding import RENDEZVOUS, ProcessesApart
 
 if TYPE_CHECKING:
     from torch.multiprocessing.spawn import ProcessContext

@@ -51,7 +51,7 @@ def series(checkpoints: tuple[str, ...], **given: object) -> int:
         raise UsageError("no checkpoints and no log; type: gandissect series run/*.pt, or --log losses.csv")
     log = None
     if log_path is not None:
-        from gandissect.training_log import read_log
+        from gandissect.comparing.training_log import read_log
 
         log = read_log(log_path)
     names = labels(paths)
@@ -76,7 +76,7 @@ def matched_files(typed: Sequence[str]) -> list[Path]:
     Raises:
         UsageError: a pattern that matches nothing.
     """
-    from gandissect.fetching import fetched, is_address
+    from gandissect.files.fetching import fetched, is_address
 
     found: list[Path] = []
     for text in typed:

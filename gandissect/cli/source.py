@@ -12,6 +12,6 @@ import click
 
 def located(_context: click.Context, _parameter: click.Parameter, typed: str) -> Path:
     """The path of a file or folder; what an https:// or hf:// address stands for is fetched to one."""
-    from gandissect.fetching import fetched, is_address
+    from gandissect.files.fetching import fetched, is_address
 
     return fetched(typed) if is_address(typed) else Path(typed)

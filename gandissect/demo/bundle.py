@@ -81,20 +81,21 @@ def segment(images: Tensor) -> Tensor:
         bool [N, K, 64, 64] in the order of ``CONCEPTS``.
     """
     with torch.no_grad():
-        return (concept_logits(images) > 0).cpu()
+        return (concept_logits(images) > 0).cpu().contiguous()
 
 
 def concept_logits(images: Tensor) -> Tensor:
     """What the bundled segmenter says, differentiable in ``images`` (as in :func:`segment`): float32 [N, K, 64, 64]."""
     if images.shape[-2:] != (SIZE, SIZE):
         images = functional.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True)
-    logits: Tensor = _segmenter()(images.float().cpu())
+    logits: Tensor = _segmenter()(images.float().cpu().contiguous(memory_format=torch.channels_last))
     return logits.to(images.device)
 
 
 @cache
 def _segmenter() -> SceneSegmenter:
-    return demo_segmenter()
+    """The same function in half the time: normalisations folded into the convolutions, channels last in memory."""
+    return demo_segmenter().folded().to(memory_format=torch.channels_last)
 
 
 def save_gan(path: Path, generator: SceneGenerator, discriminator: SceneDiscriminator | None, *, seed: int, step: int,

@@ -87,9 +87,9 @@ def check_adapter(adapter: type[Adapter], path: str | Path, hints: Hints | None 
     Raises:
         AssertionError: what was not so.
     """
+    from gandissect.files.peek import peek
     from gandissect.gan import Opening
-    from gandissect.peek import peek
-    from gandissect.probing import build_gan
+    from gandissect.probing.building import build_gan
 
     seen = peek(path)
     instance = adapter()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gandissect.adapter import Networks
 from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.session import Session
 
 Kind = Literal["planted", "random", "vector", "grey", "conditional"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gandissect.adapter import Hints
 from gandissect.errors import NotOpened
-from gandissect.peek import peek
+from gandissect.files.peek import peek
 
 
 class Summing(nn.Module):

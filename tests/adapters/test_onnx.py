@@ -34,7 +34,7 @@ from torch import Tensor, nn
 import gandissect
 from gandissect.adapter import Hints, Networks
 from gandissect.errors import NotOpened, UnsafeCheckpoint
-from gandissect.peek import peek
+from gandissect.files.peek import peek
 
 onnx = pytest.importorskip("onnx")
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from gandissect.adapter import Hints, Networks
 from gandissect.errors import NotOpened, UnsafeCheckpoint
-from gandissect.peek import peek
+from gandissect.files.peek import peek
 
 Z = torch.randn(3, 12, 1, 1, generator=torch.Generator().manual_seed(3))
 TRUST = Hints(trust=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gandissect.adapter import Hints, Networks
 from gandissect.errors import NotOpened
-from gandissect.peek import peek
+from gandissect.files.peek import peek
 
 ADAPTER = StateDictAdapter()
 DCGAN_LIKE = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gandissect.adapter import Hints, Networks
 from gandissect.errors import NotOpened
-from gandissect.peek import peek
+from gandissect.files.peek import peek
 
 ADAPTER = StateDictAdapter()
 Make = Callable[[], Student]

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import gandissect
 from gandissect.adapter import Hints, Networks
 from gandissect.errors import NotOpened, UnsafeCheckpoint
-from gandissect.peek import peek
+from gandissect.files.peek import peek
 
 Z = torch.randn(5, 12, 1, 1, generator=torch.Generator().manual_seed(3))
 # where the layers of Dcgan are in each kind of archive

@@ -13,7 +13,7 @@ from torch import nn
 import gandissect
 from gandissect.adapter import Hints, Networks
 from gandissect.errors import GandissectError, NotOpened
-from gandissect.peek import peek
+from gandissect.files.peek import peek
 
 Z = torch.randn(3, 12, 1, 1, generator=torch.Generator().manual_seed(3))
 CODE = """

@@ -17,7 +17,7 @@ from gandissect.adapter import Networks
 from gandissect.cli.edit import Direction, moved, parse_alphas, read_direction, saved, strip_png
 from gandissect.errors import UsageError
 from gandissect.gan import InnerSpace, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.session import Session
 from gandissect.testing import PLANTED, PlantedGenerator, tiny_session
 

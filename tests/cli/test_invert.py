@@ -20,7 +20,7 @@ from gandissect.cli.invert import comparison_png, space_to_search
 from gandissect.cli.latents import Points, read_points, saved_points
 from gandissect.errors import UsageError
 from gandissect.gan import InnerSpace, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.session import Session
 from gandissect.testing import tiny_session
 

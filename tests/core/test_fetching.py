@@ -18,7 +18,7 @@ import torch
 import gandissect
 from gandissect.cli import main
 from gandissect.errors import NotOpened, UsageError
-from gandissect.fetching import fetched, is_address
+from gandissect.files.fetching import fetched, is_address
 from gandissect.testing import tiny_gan
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gandissect.errors import NotOpened
-from gandissect.ghost import ghost_name, read_pickle_bytes
-from gandissect.opcodes import PickleRefused
-from gandissect.peek import TensorSpec, peek
-from gandissect.reading import read_tensors
-from gandissect.records import PickledModule
+from gandissect.files.ghost import ghost_name, read_pickle_bytes
+from gandissect.files.opcodes import PickleRefused
+from gandissect.files.peek import TensorSpec, peek
+from gandissect.files.reading import read_tensors
+from gandissect.files.records import PickledModule
 
 
 class Attack:

@@ -8,7 +8,7 @@ from small_gans import Conditional, Critic, Dcgan, Residual
 from torch import nn
 
 from gandissect.errors import NotOpened
-from gandissect.probing_latent import first_tensor, flat_image_shape, infer_latent
+from gandissect.probing.latents import first_tensor, flat_image_shape, infer_latent
 
 
 @pytest.mark.parametrize(

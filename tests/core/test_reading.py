@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import gandissect
 from gandissect.errors import NotOpened, UnsafeCheckpoint
-from gandissect.peek import peek
-from gandissect.reading import read_tensors
+from gandissect.files.peek import peek
+from gandissect.files.reading import read_tensors
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
           torch.uint8, torch.bool, torch.complex64, torch.complex128]  # fmt: skip

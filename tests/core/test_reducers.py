@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gandissect.reducers import KeepSpec, MomentsSpec
-from gandissect.tails import TailSpec, tail_length
+from gandissect.reducers import KeepSpec, MomentsSpec, TailSpec, tail_length
 
 ACTS = torch.randn(23, 3, 4, 5, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with many ties
 

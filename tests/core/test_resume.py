@@ -11,15 +11,13 @@ import torch
 
 from gandissect.analyzer import Analyzer
 from gandissect.blocks import Section, Table
-from gandissect.cache import Cache, want_key
 from gandissect.concepts import CallableSegmenter
-from gandissect.paired import CrossSpec
-from gandissect.reducers import KeepSpec, MomentsSpec
+from gandissect.passes.cache import Cache, want_key
+from gandissect.reducers import CrossSpec, KeepSpec, MomentsSpec, TailSpec
 from gandissect.report import Report
 from gandissect.run import analyze
 from gandissect.session import Activations, Areas, CellAreas, Images, Session, Want
 from gandissect.streams import Derived
-from gandissect.tails import TailSpec
 from gandissect.testing import tiny_gan
 
 

@@ -7,9 +7,8 @@ from gandissect.borrow import borrowed
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.errors import NoSuchCapability, UnknownName, UsageError
 from gandissect.real import RealImages
-from gandissect.reducers import KeepSpec, MomentsSpec
+from gandissect.reducers import KeepSpec, MomentsSpec, TailSpec
 from gandissect.session import Activations, Areas, CellAreas, Images, Masks, Scores, Session, Want
-from gandissect.tails import TailSpec
 from gandissect.testing import PLANTED, tiny_gan
 
 BRIGHT = Vocabulary([CallableSegmenter(lambda images: images.mean(1) > 0, ["bright"])])
@@ -158,3 +157,24 @@ def test_memory_running_out_halves_the_block_and_is_noted() -> None:
     session = Session(gan, n=10)
     assert len(session.images()) == 10
     assert "blocks of 4" in session.notes[-1]
+
+
+def test_only_the_segmenters_of_the_concepts_that_are_asked_for_look() -> None:
+    asked: list[str] = []
+
+    def looking(name: str, channel: int) -> CallableSegmenter:
+        def look(images: torch.Tensor) -> torch.Tensor:
+            asked.append(name)
+            return images[:, [channel, (channel + 1) % 3]] > 0
+
+        return CallableSegmenter(look, [name, f"{name} too"])
+
+    session = Session(
+        tiny_gan(), vocabulary=Vocabulary([looking("red", 0), looking("green", 1), looking("blue", 2)]), n=20
+    )
+    images = session.images(20)
+    whole = session.segment(images)
+    asked.clear()
+    assert torch.equal(session.segment(images, only=[4, 0, 1]), whole[:, [4, 0, 1]])
+    assert set(asked) == {"blue", "red"}
+    assert session.segment(images, only=[]).shape == (20, 0, *images.shape[2:])

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.gan import Gan
-from gandissect.gathering import CHUNK, Partial
-from gandissect.paired import BitsSpec, CrossSpec
-from gandissect.reducers import KeepSpec, MomentsSpec
+from gandissect.passes.gathering import CHUNK, Partial
+from gandissect.passes.sharding import ALONE, Group, ProcessesApart, Shard, given_out
+from gandissect.reducers import BitsSpec, CrossSpec, KeepSpec, MomentsSpec, TailSpec
 from gandissect.session import Activations, CellAreas, Images, Masks, Scores, Session, Want
-from gandissect.sharding import ALONE, Group, ProcessesApart, Shard, given_out
-from gandissect.tails import TailSpec
 from gandissect.testing import tiny_gan
 
 T = TypeVar("T")

@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 
 import gandissect
-from gandissect import probing
 from gandissect.gan import LatentSpace
-from gandissect.surveying import survey
+from gandissect.probing import building
+from gandissect.probing.surveying import survey
 from gandissect.testing import tiny_gan
 
 
@@ -67,7 +67,7 @@ def test_a_survey_keeps_no_activations() -> None:
 
 
 def test_a_large_network_of_large_images_runs_on_one_sample_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "AFFORDABLE", 0.0)
+    monkeypatch.setattr(building, "AFFORDABLE", 0.0)
     net = nn.Sequential(nn.Unflatten(1, (3, 1, 1)), nn.Conv2d(3, 3, 1), nn.Upsample(scale_factor=192.0))
     sizes: list[int] = []
     with net.register_forward_hook(lambda _net, _args, images: sizes.append(len(images))):
@@ -81,7 +81,7 @@ def test_a_network_too_large_to_edit_layer_by_layer_is_described_alike(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = tiny_gan(kind)
-    monkeypatch.setattr(probing, "AFFORDABLE", 0.0)
+    monkeypatch.setattr(building, "AFFORDABLE", 0.0)
     told = tiny_gan(kind)
     assert told.generator.layers == tried.generator.layers
     assert told.capabilities == tried.capabilities
@@ -89,7 +89,7 @@ def test_a_network_too_large_to_edit_layer_by_layer_is_described_alike(
 
 
 def test_a_large_network_runs_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "AFFORDABLE", 0.0)
+    monkeypatch.setattr(building, "AFFORDABLE", 0.0)
     net = Dead()
     editable = {
         info.name: info.editable for info in gandissect.wrap(net, latent=LatentSpace("z", (6,))).generator.layers

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 import gandissect
 from gandissect.gan import InnerSpace
+from gandissect.probing.verifying import Check, gaussian_kl, verify
 from gandissect.testing import tiny_gan
-from gandissect.verifying import Check, gaussian_kl, verify
 
 
 def check(net: nn.Module, name: str) -> Check:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from gandissect import demo
-from gandissect.demo.bundle import WEIGHTS
+from gandissect.demo.bundle import WEIGHTS, concept_logits
 from gandissect.demo.networks import SceneGenerator
 from gandissect.demo.scenes import scenes
 from gandissect.demo.train_segmenter import HELD_OUT_SEED, held_out_iou
@@ -162,3 +162,10 @@ def test_snapshots_are_earlier_than_the_checkpoint_and_load() -> None:
         assert max(steps) < int(file.metadata()["steps"])
     assert len(steps) >= 3
     assert demo.demo_generator(demo.demo_snapshots()[0])(torch.zeros(1, 64)).shape == (1, 3, 64, 64)
+
+
+def test_the_folded_segmenter_is_the_same_function(samples: Tensor) -> None:
+    with torch.no_grad():
+        plain = demo.demo_segmenter()(samples)
+    assert torch.allclose(concept_logits(samples), plain, atol=1e-3)
+    assert ((concept_logits(samples) > 0) != (plain > 0)).float().mean() < 1e-4

@@ -25,9 +25,9 @@ from hostile.trial import Outcome, attempt
 
 import gandissect
 from gandissect.errors import GandissectError
-from gandissect.peek import peek
+from gandissect.files.peek import peek
+from gandissect.files.reading import read_tensors
 from gandissect.plugins import Registry, load_plugins
-from gandissect.reading import read_tensors
 
 _BATCH = 100
 _OPENED = 50  # one file in so many is opened, too

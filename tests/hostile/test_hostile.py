@@ -21,8 +21,8 @@ from hostile.samples import MAKERS, samples
 from hostile.trial import Outcome, attempt, command_line
 
 from gandissect.errors import NotOpened
-from gandissect.peek import peek
-from gandissect.reading import read_tensors
+from gandissect.files.peek import peek
+from gandissect.files.reading import read_tensors
 
 TESTS = Path(__file__).resolve().parents[1]
 FAST = ("shapes", "texts", "attacks", "zips", "tars")

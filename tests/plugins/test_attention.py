@@ -30,7 +30,7 @@ from gandissect.blocks import Section
 from gandissect.concepts import CallableSegmenter, Concept, Vocabulary
 from gandissect.errors import UsageError
 from gandissect.gan import LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.session import Session
 from gandissect.tap import tap
 from gandissect.testing import tiny_gan

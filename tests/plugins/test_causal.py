@@ -35,7 +35,7 @@ from gandissect.adapter import Networks
 from gandissect.blocks import Gallery, Heatmap, Line, Table
 from gandissect.concepts import CallableSegmenter, Concept, Segmenter, Vocabulary
 from gandissect.gan import LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.sampling import named_rng
 from gandissect.session import Session
 from gandissect.testing import PLANTED, tiny_gan

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import gandissect
 from gandissect.concepts import Concept, Segmenter, Vocabulary, concept_areas
-from gandissect.paired import CrossSpec
+from gandissect.reducers import CrossSpec
 from gandissect.session import Session
 from gandissect.tap import tap
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from gandissect.adapter import Networks
 from gandissect.blocks import Section
 from gandissect.comparer import Comparer, Kind, Lineup, Source
-from gandissect.comparing import compare
+from gandissect.comparing.compare import compare
 from gandissect.concepts import CallableSegmenter
 from gandissect.errors import UsageError
 from gandissect.gan import Gan, LatentSpace, Opening
 from gandissect.metrics import cka
 from gandissect.plugins import hookimpl, load_plugins
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.report import Report
 from gandissect.session import Session
 from gandissect.testing import PLANTED, PlantedGenerator, RandomGenerator

@@ -31,7 +31,7 @@ from gandissect.blocks import Section
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.errors import UsageError
 from gandissect.gan import LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.session import Session
 from gandissect.testing import check_analyzer, tiny_session
 from gandissect.testing.checks import KINDS

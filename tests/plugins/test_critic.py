@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gandissect.adapter import Networks
 from gandissect.blocks import Section
 from gandissect.gan import LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.real import RealImages
 from gandissect.run import analyze
 from gandissect.session import Session

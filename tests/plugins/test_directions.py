@@ -29,7 +29,7 @@ from gandissect.blocks import Strip
 from gandissect.concepts import Concept, Segmenter, Vocabulary
 from gandissect.errors import NoSuchCapability, UsageError
 from gandissect.gan import LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.properties import luminance
 from gandissect.run import analyze
 from gandissect.session import Session

@@ -20,7 +20,7 @@ from gandissect.blocks import Data, Table
 from gandissect.cli.edit import moved, read_direction
 from gandissect.errors import NoSuchCapability
 from gandissect.gan import InnerSpace, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.report import Report
 from gandissect.run import analyze
 from gandissect.session import Session

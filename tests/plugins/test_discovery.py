@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gandissect.adapter import Networks
 from gandissect.blocks import Gallery
 from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.run import analyze
 from gandissect.session import Session
 from gandissect.testing import RandomGenerator, tiny_gan

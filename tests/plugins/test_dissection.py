@@ -16,7 +16,7 @@ from gandissect.blocks import Data, Gallery
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.errors import NoSuchCapability, UnknownName, UsageError
 from gandissect.gan import LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.sampling import named_rng
 from gandissect.session import Session
 from gandissect.testing import PLANTED, RandomGenerator, tiny_gan

@@ -6,8 +6,7 @@ from gandissect_plugins.dissection.counting.blocks import Grid, PixelTable, bloc
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandissect.paired import BitsSpec
-from gandissect.tails import TailSpec, tail_length
+from gandissect.reducers import BitsSpec, TailSpec, tail_length
 
 GRIDS = [(4, 4, 16, 16), (6, 9, 4, 3), (5, 7, 1, 2), (8, 8, 2, 2), (1, 1, 8, 8), (3, 5, 5, 7)]
 GROUPS = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])

@@ -8,7 +8,7 @@ from gandissect_plugins.dissection.pixels import PixelCounts
 from safetensors.torch import load_file
 from torch import nn
 
-from gandissect.tails import Tail, tail_length
+from gandissect.reducers import Tail, tail_length
 from gandissect.tap import tap
 
 

@@ -19,9 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gandissect.errors import UsageError
-from gandissect.paired import BitsResult, BitsSpec
+from gandissect.reducers import BitsResult, BitsSpec, TailResult
 from gandissect.session import Masks, Session, Want
-from gandissect.tails import TailResult
 from gandissect.tap import tap
 from gandissect.testing import PLANTED, tiny_gan
 from gandissect.vocabulary import build_vocabulary
@@ -222,7 +221,7 @@ def test_one_pass_is_enough_for_every_level_and_for_bilinear_counts_at_fixed_one
 def test_rising_transforms_of_units_change_no_count() -> None:
     from gandissect_plugins.dissection.counting.overlap import above_threshold
 
-    from gandissect.tails import TailSpec, tail_length
+    from gandissect.reducers import TailSpec, tail_length
 
     lists = []
     for maps in (MAPS, MAPS.double().mul(0.3).exp().float()[:, :3], MAPS[:, :3] ** 3):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gandissect.paired import BitsSpec, CrossSpec
+from gandissect.reducers import BitsSpec, CrossSpec
 
 MADE = torch.Generator().manual_seed(0)
 MASKS = torch.rand(23, 5, 7, 9, generator=MADE) > 0.6

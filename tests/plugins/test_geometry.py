@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from gandissect.adapter import Networks
 from gandissect.blocks import Bar
 from gandissect.gan import LatentSpace, Opening, Prior
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.properties import luminance
 from gandissect.run import analyze
 from gandissect.session import Session

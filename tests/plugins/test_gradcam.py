@@ -14,7 +14,7 @@ from gandissect.blocks import Overlay, Section, Text
 from gandissect.concepts import Concept, Segmenter, Vocabulary
 from gandissect.errors import UnknownName
 from gandissect.gan import Discriminator, Gan, LatentSpace, LayerInfo, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.real import RealImages
 from gandissect.session import Session
 from gandissect.targets import ConceptIntensity, Property, Score, SoftArea, UnitMean, concept_target

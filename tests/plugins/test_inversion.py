@@ -18,7 +18,7 @@ from gandissect.errors import NoSuchCapability, UsageError
 from gandissect.gan import InnerSpace, LatentSpace, Opening
 from gandissect.inverting import Effort, held_out, invert, pyramid, rank_p
 from gandissect.lbfgs import minimised
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.real import RealImages
 from gandissect.session import Session
 from gandissect.testing import tiny_session

@@ -22,11 +22,11 @@ from gandissect.adapter import Networks
 from gandissect.analyzer import left_out, spread
 from gandissect.blocks import Section
 from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
+from gandissect.probing.verifying import verify
 from gandissect.run import analyze
 from gandissect.session import Session
 from gandissect.testing import tiny_session
-from gandissect.verifying import verify
 
 
 class Translator(nn.Module):

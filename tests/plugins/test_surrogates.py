@@ -29,7 +29,7 @@ from gandissect.adapter import Networks
 from gandissect.blocks import Section, Text
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.session import Session
 from gandissect.testing import tiny_gan, tiny_session
 

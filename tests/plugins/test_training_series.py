@@ -21,15 +21,15 @@ import gandissect
 from gandissect.adapter import Networks
 from gandissect.blocks import Line
 from gandissect.comparer import Source
-from gandissect.comparing import compare
+from gandissect.comparing.compare import compare
+from gandissect.comparing.event_files import masked_crc, read_events
+from gandissect.comparing.training_log import read_log, role_of
 from gandissect.concepts import CallableSegmenter
 from gandissect.errors import UsageError
-from gandissect.event_files import masked_crc, read_events
 from gandissect.gan import Gan, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.report import Report
 from gandissect.testing import CornerDiscriminator
-from gandissect.training_log import read_log, role_of
 
 NO_CONCEPTS = ("none",)
 SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))]

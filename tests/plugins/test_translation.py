@@ -36,7 +36,7 @@ from gandissect.blocks import Section
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.errors import UnknownName
 from gandissect.gan import Gan, Generator, LatentSpace, Opening
-from gandissect.probing import build_gan
+from gandissect.probing.building import build_gan
 from gandissect.session import Session
 from gandissect.testing import check_analyzer, tiny_session
 

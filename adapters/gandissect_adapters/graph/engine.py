@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gandissect.probing_latent import first_tensor
+from gandissect.probing.latents import first_tensor
 from gandissect_adapters.graph.onnx.operators import PREFIX, evaluate
 from gandissect_adapters.graph.onnx.settings import Settings, Value
 from gandissect_adapters.graph.operators import call, functional_name

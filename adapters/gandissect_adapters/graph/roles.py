@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gandissect.adapter import Hints, Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import Assumption, LatentSpace
-from gandissect.probing_latent import first_tensor, infer_latent, looks_like_images
+from gandissect.probing.latents import first_tensor, infer_latent, looks_like_images
 from gandissect_adapters.graph.engine import padded
 from gandissect_adapters.graph.graph import Graph, first_line
 from gandissect_adapters.graph.native import make_native

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gandissect.verifying import gaussian_kl
+from gandissect.probing.verifying import gaussian_kl
 from gandissect_adapters.recognise.build import Rebuilt, attach
 from gandissect_adapters.recognise.chain import Chain
 

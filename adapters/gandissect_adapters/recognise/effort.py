@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gandissect.verifying import HEALTHY
+from gandissect.probing.verifying import HEALTHY
 
 BUDGET = 1.2e11
 """Multiply-adds for one network, about ten seconds of one core; of 120 files that open, what fits was found in two thirds of it."""

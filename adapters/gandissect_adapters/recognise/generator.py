@@ -12,7 +12,7 @@ from typing import cast
 from torch import nn
 
 from gandissect.gan import Assumption, LatentSpace, Prior
-from gandissect.verifying import HEALTHY, UNFIT
+from gandissect.probing.verifying import HEALTHY, UNFIT
 from gandissect_adapters.recognise.assume import Assume
 from gandissect_adapters.recognise.build import rebuild
 from gandissect_adapters.recognise.chain import Chain, NoChain

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gandissect.errors import NotOpened
-from gandissect.verifying import HEALTHY, UNFIT
+from gandissect.probing.verifying import HEALTHY, UNFIT
 from gandissect_adapters.recognise.assume import Assume
 from gandissect_adapters.recognise.chain import Chain
 from gandissect_adapters.recognise.condition import Condition, common_one_hot, conditions_of

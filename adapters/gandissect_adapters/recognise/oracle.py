@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandissect.verifying import gaussian_kl
+from gandissect.probing.verifying import gaussian_kl
 from gandissect_adapters.recognise.attention import attended
 from gandissect_adapters.recognise.chain import Chain, Op
 from gandissect_adapters.recognise.plan import SHUFFLE, VECTOR, Step, activate

@@ -12,7 +12,7 @@ from math import inf, log
 
 from torch import Tensor
 
-from gandissect.verifying import HEALTHY
+from gandissect.probing.verifying import HEALTHY
 from gandissect_adapters.recognise.chain import Chain
 from gandissect_adapters.recognise.oracle import apply_op, before, measure, mismatch, norm_named, thinned, work
 from gandissect_adapters.recognise.plan import ACTIVATIONS, MODES, PADDINGS, SHUFFLE, VECTOR, Step

@@ -13,7 +13,7 @@ from math import inf, log
 import torch
 from torch import Tensor
 
-from gandissect.verifying import HEALTHY, UNFIT
+from gandissect.probing.verifying import HEALTHY, UNFIT
 from gandissect_adapters.recognise.chain import Chain, Gap, Op
 from gandissect_adapters.recognise.effort import Effort
 from gandissect_adapters.recognise.geometry import Shapes

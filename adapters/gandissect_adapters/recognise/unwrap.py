@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 from torch import Tensor
 
-from gandissect.records import Record
+from gandissect.files.records import Record
 
 Role = Literal["generator", "discriminator", "other", ""]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gandissect.gan import Network
-from gandissect.running import BLOCK, filled
+from gandissect.passes.running import BLOCK, filled
 from gandissect.session import Session
 from gandissect.streams import Role
 from gandissect.tap import tap

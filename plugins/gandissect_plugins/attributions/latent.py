@@ -130,20 +130,21 @@ def known_properties(session: Session, concepts: int | None = None) -> tuple[Pro
         return tuple(measured)
     if concepts is not None:
         places = telling_first(vocabulary.concepts, session.areas(min(AREAS_FROM, session.n)))[:concepts]
-    areas = _Areas(session)
-    return (*measured, *(Property(f"area of {vocabulary.concepts[k].name}", _Area(areas, k)) for k in places))
+    areas = _Areas(session, places)
+    found = (Property(f"area of {vocabulary.concepts[k].name}", _Area(areas, at)) for at, k in enumerate(places))
+    return (*measured, *found)
 
 
 class _Areas:
-    """Images -> areas of all concepts [N, K], remembered for the batch that was asked for last."""
+    """Images -> areas of some concepts [N, K], remembered for the batch that was asked for last."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, places: Sequence[int]) -> None:
+        self._session, self._places = session, places
         self._last: tuple[Tensor, Tensor] | None = None
 
     def of(self, images: Tensor) -> Tensor:
         if self._last is None or self._last[0] is not images:
-            self._last = images, concept_areas(self._session.segment(images))
+            self._last = images, concept_areas(self._session.segment(images, only=self._places))
         return self._last[1]
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from gandissect.borrow import borrowed
 from gandissect.errors import NoSuchCapability
 from gandissect.gan import Discriminator
+from gandissect.probing.surveying import survey
 from gandissect.session import AFFORDABLE, Session
-from gandissect.surveying import survey
 from gandissect.trust import adjusted
 from gandissect_plugins.attributions.checks import (
     SIMILAR,

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gandissect.gan import LayerInfo
+from gandissect.passes.running import BLOCK, filled
 from gandissect.reducers import KeepSpec
-from gandissect.running import BLOCK, filled
 from gandissect.session import Session, Want
 from gandissect.streams import Batch, Role, Stream
 from gandissect.tap import as_map, followed, tap

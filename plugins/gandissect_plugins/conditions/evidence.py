@@ -17,9 +17,9 @@ from torch import Tensor
 
 from gandissect.analyzer import spread
 from gandissect.concepts import concept_areas
+from gandissect.passes.running import BLOCK, filled
 from gandissect.properties import measure
 from gandissect.reducers import KeepSpec
-from gandissect.running import BLOCK, filled
 from gandissect.session import Activations, Areas, Images, Session, Want
 from gandissect.tap import as_map, tap
 

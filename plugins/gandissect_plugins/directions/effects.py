@@ -87,7 +87,7 @@ def concept_rulers(session: Session, n: int, limit: int, seeds: int = 8) -> Rule
     order = [k for k in telling if halves(areas[:, k]) is not None][:limit]
 
     def of(pictures: Tensor) -> Matrix:
-        return np.asarray(session.segment(pictures).float().mean((2, 3)).double().numpy()[:, order])
+        return np.asarray(session.segment(pictures, only=order).float().mean((2, 3)).double().numpy())
 
     values = areas[:, order]
     visible = np.clip(VISIBLE_AREA[0] * values.mean(0), *VISIBLE_AREA[1:]) if order else np.zeros(0)

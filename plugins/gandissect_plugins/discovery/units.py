@@ -144,4 +144,4 @@ def _without(
 
     latents, labels = session.latents_at(samples), session.labels(samples)
     images = session.generate(latents, edit=edit if units else None, layers=[layer] if units else (), labels=labels)
-    return images, concept_areas(session.segment(images, list(samples)))[:, place].double()
+    return images, concept_areas(session.segment(images, list(samples), only=[place]))[:, 0].double()

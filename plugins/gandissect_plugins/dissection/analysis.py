@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, cast
 from gandissect.analyzer import Analyzer, Needs, left_out
 from gandissect.blocks import Reference, Section
 from gandissect.options import option
-from gandissect.paired import BitsResult, BitsSpec
+from gandissect.reducers import BitsResult, BitsSpec
 from gandissect.session import Session, Want
 from gandissect.streams import Masks
 

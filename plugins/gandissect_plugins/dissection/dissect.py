@@ -19,10 +19,9 @@ from gandissect.analyzer import spread
 from gandissect.concepts import Concept
 from gandissect.errors import NoSuchCapability
 from gandissect.gan import Gan, LayerInfo
-from gandissect.paired import BitsResult, BitsSpec, CrossResult
+from gandissect.reducers import BitsResult, BitsSpec, CrossResult, TailResult
 from gandissect.session import Session, Want
 from gandissect.streams import Masks
-from gandissect.tails import TailResult
 
 from .counting.bins import BinsResult
 from .counting.overlap import GridAreas, iou, presence

@@ -15,10 +15,9 @@ from torch import Tensor
 from gandissect.concepts import Concept
 from gandissect.errors import UsageError
 from gandissect.gan import Gan, LayerInfo
-from gandissect.paired import CrossSpec
+from gandissect.reducers import CrossSpec, TailResult, TailSpec, tail_length
 from gandissect.session import Want
 from gandissect.streams import Activations, CellAreas
-from gandissect.tails import TailResult, TailSpec, tail_length
 
 from .counting.active import Active, ActiveCells, CodedCells
 from .counting.bins import OCTAVES, BinsResult, BinsSpec

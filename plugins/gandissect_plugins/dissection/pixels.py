@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandissect.paired import BitsResult, BitsSpec
-from gandissect.reducers import Reducer, State
+from gandissect.reducers import BitsResult, BitsSpec, Reducer, State
 from gandissect.session import Session, Want
 from gandissect.streams import Activations, Batch, Masks, Stream
 from gandissect.tap import as_map

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gandissect.concepts import LOW_LEVEL, Concept
 from gandissect.gan import LayerInfo
-from gandissect.tails import TailResult
+from gandissect.reducers import TailResult
 
 from .counting.levels import LevelChoice
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from gandissect.errors import UsageError
 from gandissect.extractor import Extractor
-from gandissect.reading import read_tensors
+from gandissect.files.reading import read_tensors
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
 GRID = 8

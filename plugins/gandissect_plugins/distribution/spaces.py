@@ -18,8 +18,8 @@ from torch import Tensor
 
 from gandissect.errors import unknown_name
 from gandissect.extractor import Extractor
+from gandissect.passes.running import BLOCK, filled
 from gandissect.reducers import KeepSpec
-from gandissect.running import BLOCK, filled
 from gandissect.session import Activations, Session, Stream, Want
 from gandissect.streams import Derived, Role
 

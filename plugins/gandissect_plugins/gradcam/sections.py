@@ -170,7 +170,7 @@ class _AreaMeasure:
         self._session, self._index = session, index
 
     def __call__(self, outputs: Tensor) -> Tensor:
-        return concept_areas(self._session.segment(outputs))[:, self._index]
+        return concept_areas(self._session.segment(outputs, only=[self._index]))[:, 0]
 
 
 def _area_measure(session: Session, index: int) -> _AreaMeasure:

@@ -131,7 +131,7 @@ def _covered(session: Session, tried: Tried, chosen: Sequence[int]) -> _Covered:
     for start in range(0, len(tried.images), TOGETHER):
         rows = slice(start, start + TOGETHER)
         before, after = (
-            session.segment(images[rows])[:, list(chosen)].flatten(2) for images in (tried.images, tried.found.images)
+            session.segment(images[rows], only=chosen).flatten(2) for images in (tried.images, tried.found.images)
         )
         errors = tried.maps[rows].flatten(1).double()
         covered = before.sum(2).clamp(min=1)

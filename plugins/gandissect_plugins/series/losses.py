@@ -10,8 +10,8 @@ import numpy as np
 
 from gandissect.blocks import Block, Finding, Line, Reference, Section, Series, Table, Text, Trust
 from gandissect.comparer import Comparer, Kind, Lineup
+from gandissect.comparing.training_log import Curve, TrainingLog
 from gandissect.session import Session
-from gandissect.training_log import Curve, TrainingLog
 
 TITLE = "Losses"
 POINTS = 200

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from gandissect.errors import UsageError
 from gandissect.gan import Generator, LatentSpace
+from gandissect.passes.running import BLOCK, filled
 from gandissect.properties import luminance
 from gandissect.real import RealImages
-from gandissect.running import BLOCK, filled
 from gandissect.session import Session
 
 LEVEL = 2 / 255

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from gandissect.concepts import Concept
 from gandissect.errors import UsageError, unknown_name
-from gandissect.fetching import fetched
+from gandissect.files.fetching import fetched
 
 from .networks import ImageByImage
 

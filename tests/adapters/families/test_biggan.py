@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import gandissect
 from gandissect.adapter import Networks
 from gandissect.errors import NotOpened, UsageError
-from gandissect.reading import read_tensors
+from gandissect.files.reading import read_tensors
 
 FAMILIES: tuple[Family, ...] = (BigGanPyTorch(), HuggingFaceBigGan(), StudioGan())
 LEAKY = {"critic_activation": "lrelu0.1"}

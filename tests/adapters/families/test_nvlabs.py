@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import gandissect
 from gandissect.errors import NotOpened
-from gandissect.reading import read_tensors
+from gandissect.files.reading import read_tensors
 
 STRIPPED = "network-snapshot-000001.stripped.pkl"
 FOLDERS = {

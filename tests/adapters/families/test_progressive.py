@@ -44,8 +44,8 @@ from torch.nn import functional as F
 
 import gandissect
 from gandissect.errors import NotOpened, UsageError
+from gandissect.files.reading import read_tensors
 from gandissect.gan import Gan
-from gandissect.reading import read_tensors
 
 FAMILIES: list[Family] = [
     ProGan(),

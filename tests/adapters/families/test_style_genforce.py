@@ -16,7 +16,7 @@ from style_checks import images, outputs_equal, scores, seeded, spaces_hold
 from torch import Tensor
 
 import gandissect
-from gandissect.reading import read_tensors
+from gandissect.files.reading import read_tensors
 from gandissect.tap import tap
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 import gandissect
 from gandissect.adapter import Networks
 from gandissect.errors import GandissectError, NotOpened, UsageError
-from gandissect.reading import read_tensors
+from gandissect.files.reading import read_tensors
 
 FAMILIES: dict[str, Family] = {
     family.name: family

@@ -17,7 +17,7 @@ from gandissect import sampling
 from gandissect.adapter import Networks
 from gandissect.errors import NotOpened
 from gandissect.gan import Assumption, LatentSpace
-from gandissect.verifying import HEALTHY
+from gandissect.probing.verifying import HEALTHY
 from gandissect_adapters.families.family import Case, Family, Option
 from gandissect_adapters.families.images.image_input import image_latent, size_option
 from gandissect_adapters.recognise.build import rebuild

@@ -221,7 +221,7 @@ def where_present(session: Session, layer: str, concept: str, samples: Baseline)
     parts = []
     for start in range(0, len(samples.indices), 16):
         rows = slice(start, start + 16)
-        masks = session.segment(samples.images[rows], list(samples.indices[rows]))[:, k : k + 1]
+        masks = session.segment(samples.images[rows], list(samples.indices[rows]), only=[k])
         parts.append(F.adaptive_avg_pool2d(masks.float(), (info.height, info.width))[:, 0] > 0)
     return torch.cat(parts).float()
 

@@ -30,7 +30,7 @@ class Blend:
         self._next = 0
 
     def begin(self, row: int) -> None:
-        """Go on with sample ``row``; see :class:`gandissect.running.InOrder`."""
+        """Go on with sample ``row``; see :class:`gandissect.passes.running.InOrder`."""
         self._next = row
 
     def __call__(self, _layer: str, activation: Tensor) -> Tensor:

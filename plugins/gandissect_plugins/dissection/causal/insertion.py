@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gandissect.gan import LayerInfo
-from gandissect.paired import CrossResult
+from gandissect.reducers import CrossResult
 from gandissect.session import Session
 
 from .ablation import NAN, Baseline, check_editable

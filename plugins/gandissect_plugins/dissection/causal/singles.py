@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from gandissect.gan import LayerInfo
-from gandissect.paired import CrossResult, CrossSpec
 from gandissect.progress import Advance
+from gandissect.reducers import CrossResult, CrossSpec
 from gandissect.session import Activations, CellAreas, Session, Want
 from gandissect.trust import adjusted
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandissect.paired import BitsResult
-from gandissect.tails import TailResult
+from gandissect.reducers import BitsResult, TailResult
 
 _CHUNK = 2**20  # pixels evaluated at a time
 _MASK_BYTES = 128 * 2**20

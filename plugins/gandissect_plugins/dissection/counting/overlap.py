@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandissect.paired import BitsResult
+from gandissect.reducers import BitsResult, TailResult
 from gandissect.streams import pooled
-from gandissect.tails import TailResult
 
 from .active import ActiveCells
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandissect.reducers import Keep, Reducer, State
+from gandissect.reducers.streaming import Keep, Reducer, State
 from gandissect.tap import as_map
 
 

@@ -19,8 +19,8 @@ from gandissect.adapter import Networks
 from gandissect.borrow import borrowed
 from gandissect.errors import NotOpened
 from gandissect.gan import Capabilities, Discriminator, Gan, Generator, Opening
-from gandissect.probing_layers import TRIED, probe_layers
-from gandissect.surveying import Run, Survey, survey
+from gandissect.probing.layers import TRIED, probe_layers
+from gandissect.probing.surveying import Run, Survey, survey
 
 PROBES = 8
 AFFORDABLE = 7.5e9

@@ -22,6 +22,7 @@ from torch import Tensor
 from gandissect import sampling
 from gandissect.blocks import Json, Pixels, Section, jsonable, to_uint8
 from gandissect.comparer import Comparer, Kind, Lineup, Source
+from gandissect.comparing.training_log import TrainingLog
 from gandissect.concepts import Concept, Segmenter, Vocabulary
 from gandissect.errors import GandissectError, UsageError, unknown_name
 from gandissect.gan import Gan
@@ -31,7 +32,6 @@ from gandissect.real import RealImages
 from gandissect.reducers import KeepSpec
 from gandissect.report import Provenance, Report
 from gandissect.session import Images, Session, Want
-from gandissect.training_log import TrainingLog
 from gandissect.vocabulary import build_vocabulary
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import cast
 
 from torch import Tensor
 
-from gandissect.ghost import Ghost, TensorRef, ghost_name
-from gandissect.opcodes import PickleRefused
-from gandissect.peek import MAX_OBJECTS, breadth, join, state_of
+from gandissect.files.ghost import Ghost, TensorRef, ghost_name
+from gandissect.files.opcodes import PickleRefused
+from gandissect.files.peek import MAX_OBJECTS, breadth, join, state_of
 
 _MAX_NESTING = 40
 _MAX_ITEMS = 10_000

@@ -17,7 +17,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from gandissect.archives import (
+from gandissect.errors import NotOpened
+from gandissect.files.archives import (
     DAMAGED,
     check_sizes,
     copy_range,
@@ -28,7 +29,6 @@ from gandissect.archives import (
     unpack_gzip,
     unpack_member,
 )  # fmt: skip
-from gandissect.errors import NotOpened
 
 SEPARATOR = "::"  # between an archive and the member that is meant
 MAX_CONFIG = 2**20

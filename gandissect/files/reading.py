@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandissect.archives import member_bytes, open_zip, stored_at
-from gandissect.containers import container_of, safetensors_header
 from gandissect.errors import NotOpened, UnsafeCheckpoint
-from gandissect.ghost import (
+from gandissect.files.archives import member_bytes, open_zip, stored_at
+from gandissect.files.containers import container_of, safetensors_header
+from gandissect.files.ghost import (
     SIZES,
     Ghost,
     StorageRef,
@@ -33,9 +33,9 @@ from gandissect.ghost import (
     read_buffer,
     row_strides,
 )  # fmt: skip
-from gandissect.locating import Located, located
-from gandissect.opcodes import PickleRefused
-from gandissect.peek import (
+from gandissect.files.locating import Located, located
+from gandissect.files.opcodes import PickleRefused
+from gandissect.files.peek import (
     MAX_NESTING,
     MAX_OBJECTS,
     MAX_PATH,
@@ -49,7 +49,7 @@ from gandissect.peek import (
     natural_key,
     unpickle,
 )  # fmt: skip
-from gandissect.records import Budget, is_module, plain, read_module
+from gandissect.files.records import Budget, is_module, plain, read_module
 
 MAX_SHARED = 20  # bytes of all tensors over bytes of the file: views of one storage and expanded tensors take none
 _SLACK = 2**26

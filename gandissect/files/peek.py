@@ -16,12 +16,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
-from gandissect.archives import DAMAGED, member_bytes, open_zip
-from gandissect.containers import MAX_HEADER, container_of, safetensors_header
 from gandissect.errors import NotOpened
-from gandissect.ghost import Ghost, TensorRef, Unpickled, array_ref, check_order, ghost_name, read_buffer
-from gandissect.locating import Located, located
-from gandissect.opcodes import PickleRefused
+from gandissect.files.archives import DAMAGED, member_bytes, open_zip
+from gandissect.files.containers import MAX_HEADER, container_of, safetensors_header
+from gandissect.files.ghost import Ghost, TensorRef, Unpickled, array_ref, check_order, ghost_name, read_buffer
+from gandissect.files.locating import Located, located
+from gandissect.files.opcodes import PickleRefused
 
 MAX_PICKLE = 2**28  # bytes of a data.pkl; tensors are not in it
 MAX_NESTING = 40

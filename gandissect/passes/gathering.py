@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gandissect.passes.sharding import Shard
 from gandissect.progress import Advance
 from gandissect.reducers import Reducer, ReducerSpec
-from gandissect.sharding import Shard
 from gandissect.streams import Batch, Stream
 
 CHUNK = 32
@@ -110,7 +110,7 @@ class Partial:
 
 
 class Store(AbstractContextManager["Store"]):
-    """Where finished chunks are kept while a pass goes on; as it is, nowhere. See :mod:`gandissect.cache`."""
+    """Where finished chunks are kept while a pass goes on; as it is, nowhere. See :mod:`gandissect.passes.cache`."""
 
     def known(self, want: Want) -> Partial:
         """What was kept of ``want`` by an earlier run."""

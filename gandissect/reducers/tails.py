@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandissect.reducers import Reducer, State
+from gandissect.reducers.streaming import Reducer, State
 from gandissect.tap import as_map
 
 

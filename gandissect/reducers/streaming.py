@@ -1,12 +1,8 @@
-"""Statistics that stream and merge: ``add`` batches, ``merge`` shards, read the ``result``.
+"""Reducers of one stream: kept whole, or as its moments; and what every reducer promises.
 
-    reducer = Moments()
-    reducer.add(range(0, 64), activations)              # float32 [64, C, H, W]
-    reducer.merge(other)                                # from another process
-    reducer.result().mean                               # float64 [C]
-
-A specification of a reducer (``MomentsSpec()``, ``KeepSpec("float16")``) is a frozen dataclass, so that two analyzers that ask for the same
-thing get the same object; calling it makes an empty reducer.
+reducer = Moments()
+reducer.add(range(0, 64), activations)              # float32 [64, C, H, W]
+reducer.result().mean                               # float64 [C]
 """
 
 from __future__ import annotations

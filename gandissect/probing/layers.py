@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gandissect.gan import LayerInfo
-from gandissect.surveying import Call, Run, Survey
+from gandissect.probing.surveying import Call, Run, Survey
 from gandissect.tap import tap
 
 MIXING = ("Conv", "Linear", "Bilinear")

@@ -11,8 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import cast
 
-from gandissect.archives import DAMAGED, check_sizes, is_tar, open_zip
 from gandissect.errors import NotOpened
+from gandissect.files.archives import DAMAGED, check_sizes, is_tar, open_zip
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER as a pickle
 MAX_HEADER = 2**24  # bytes of JSON that describe tensors: over 100,000 of them

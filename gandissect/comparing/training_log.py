@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gandissect.comparing.event_files import read_events
 from gandissect.errors import UsageError
-from gandissect.event_files import read_events
 
 Role = Literal["generator", "discriminator", "other"]
 Values = NDArray[np.float64]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, ClassVar, cast
 
-from gandissect.opcodes import MAX_REDUCED, Buffer, PickleRefused, scan
+from gandissect.files.opcodes import MAX_REDUCED, Buffer, PickleRefused, scan
 
 MAX_GLOBALS = 5_000
 MAX_NAME = 500  # characters of "package.Class"

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from gandissect.__about__ import __version__
 from gandissect.concepts import Segmenter, Vocabulary
-from gandissect.gathering import CHUNK, Partial, Store, Want
-from gandissect.running import BLOCK, Reading, Runner
-from gandissect.sharding import plain
+from gandissect.passes.gathering import CHUNK, Partial, Store, Want
+from gandissect.passes.running import BLOCK, Reading, Runner
+from gandissect.passes.sharding import plain
 
 SECONDS = 10.0
 """Between two files of one process, where writing one takes less than a twentieth of that."""
