@@ -29,7 +29,7 @@ from gandissect.metrics.neighbours import (
 )
 from gandissect.metrics.paths import PathLength, perceptual_path_length, slerp
 from gandissect.metrics.representation import cka, feature_rows
-from gandissect.metrics.resampling import around, bootstrap_weights, halves, permutation_p
+from gandissect.metrics.resampling import around, bootstrap_weights, halves, middle, permutation_p
 from gandissect.metrics.scores import InceptionScore, inception_score
 from gandissect.metrics.similarity import ms_ssim, ms_ssim_scales, ssim
 
@@ -57,6 +57,7 @@ __all__ = [
     "js_divergence",
     "kid",
     "kl_divergence",
+    "middle",
     "mmd",
     "moments",
     "ms_ssim",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gandissect.errors import UsageError
 from gandissect.metrics.arrays import Matrix
@@ -22,6 +22,12 @@ def bootstrap_weights(count: int, draws: int, rng: np.random.Generator) -> Matri
     return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
 
 
+def middle(replicates: ArrayLike) -> Matrix:
+    """The lower and the upper end of the middle 95 % of replicates [B, …] (the percentile interval of Efron 1979): float64 [2, …]."""
+    ends: Matrix = np.percentile(np.asarray(replicates, np.float64), [2.5, 97.5], axis=0)
+    return ends
+
+
 def around(estimate: float, replicates: Sequence[float] | Matrix) -> tuple[float, float]:
     """The middle 95 % of bootstrap replicates, moved so that their mean is the estimate.
 
@@ -29,7 +35,7 @@ def around(estimate: float, replicates: Sequence[float] | Matrix) -> tuple[float
     not hold the estimate at all. It says how far the number would change with other samples, not how biased it is.
     """
     values = np.asarray(replicates, np.float64)
-    low, high = np.percentile(values - values.mean(), [2.5, 97.5]) + estimate
+    low, high = middle(values - values.mean()) + estimate
     return float(low), float(high)
 
 

@@ -23,6 +23,7 @@ from gandissect.metrics import (
     frechet_deviation,
     frechet_distance,
     halves,
+    middle,
     mmd,
     polynomial_kernel,
 )
@@ -48,7 +49,7 @@ class Spread:
     @classmethod
     def of(cls, values: Rows | list[float]) -> Spread:
         """The spread of values [B]."""
-        low, high = np.percentile(values, [2.5, 97.5])
+        low, high = middle(values)
         return cls(float(np.mean(values)), float(low), float(high))
 
 

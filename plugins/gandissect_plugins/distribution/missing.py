@@ -19,6 +19,7 @@ from gandissect.metrics import (
     frechet_distance,
     js_divergence,
     kl_divergence,
+    middle,
     permutation_p,
     wasserstein1,
 )
@@ -123,7 +124,7 @@ def differences(sets: Sets, rng: np.random.Generator, resamples: int) -> list[Di
     """Every quantity in both sets, in the order given."""
     real, generated = sets.real, sets.generated
     means = [bootstrap_weights(len(part), resamples, rng) @ part / len(part) for part in (real, generated)]
-    low, high = np.percentile(means[1] - means[0], [2.5, 97.5], axis=0)
+    low, high = middle(means[1] - means[0])
     corrected = adjusted(permutation_p(real, generated, PERMUTATIONS, rng))
     halved = np.percentile([np.abs(real[a].mean(0) - real[b].mean(0)) for a, b, _ in sets.draws], 95, axis=0)
     return [

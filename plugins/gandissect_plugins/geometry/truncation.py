@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gandissect import sampling
 from gandissect.gan import Generator
+from gandissect.metrics import middle
 from gandissect.session import Session
 from gandissect.spaces import codes, decoded
 from gandissect_plugins.directions.effects import Matrix, fresh_samples
@@ -63,7 +64,7 @@ def truncation(session: Session, *, samples: int = 24) -> Truncation:
         members = rng.integers(0, count, count)
         part = squared[:, members][:, :, members].mean((1, 2))
         draws.append(np.sqrt(part / part[one]) if part[one] > 0 else np.ones(len(psis)))
-    low, high = np.quantile(draws, (0.025, 0.975), axis=0)
+    low, high = middle(draws)
     diversity = np.sqrt(whole / whole[one]) if whole[one] > 0 else np.ones(len(psis))
     scores = None
     if session.gan.discriminator is not None:

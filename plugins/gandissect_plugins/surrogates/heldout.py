@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gandissect.metrics import middle
 from gandissect.trust import exact_p
 
 Vector = NDArray[np.float64]
@@ -65,7 +66,7 @@ class Judge:
 
         p counts how many of ``PERMUTATIONS`` permutations of the truth the guess fits as well (Phipson & Smyth 2010 add the one at hand).
         """
-        low, high = np.quantile(r_squared(truth[self._drawn], guess[self._drawn]), [0.025, 0.975])
+        low, high = middle(r_squared(truth[self._drawn], guess[self._drawn]))
         null = truth[self._orders] @ guess  # with fixed guesses R² grows with this sum alone
         p = (1 + int((null >= truth @ guess - 1e-12).sum())) / (1 + PERMUTATIONS)
         value = float(r_squared(truth[None], guess[None])[0])
@@ -76,7 +77,7 @@ class Judge:
 
         p is exact over all permutations of the truth (Fisher).
         """
-        low, high = np.quantile(_balanced(truth[self._drawn], guess[self._drawn]), [0.025, 0.975])
+        low, high = middle(_balanced(truth[self._drawn], guess[self._drawn]))
         value = float(_balanced(truth[None], guess[None])[0])
         return HeldOut(value, float(low), float(high), exact_p(guess, truth), 0.5, self.count)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gandissect.blocks import to_uint8
 from gandissect.gan import Generator
-from gandissect.metrics import bootstrap_weights
+from gandissect.metrics import bootstrap_weights, middle
 from gandissect.session import Session
 from gandissect_plugins.conditions import larger_p
 
@@ -94,7 +94,7 @@ def cycle(session: Session, seen: Pictures, back: Generator) -> Cycle:
     error, control = _rows(backs - seen.inputs), _rows(backs - seen.inputs.roll(1, 0))
     rng = session.rng("translation: cycle")
     weights = bootstrap_weights(len(error), BOOTSTRAP, rng)
-    low, high = np.percentile((weights @ error) / np.maximum(weights @ control, 1e-12), [2.5, 97.5])
+    low, high = middle((weights @ error) / np.maximum(weights @ control, 1e-12))
     ratio = (float(error.mean() / max(control.mean(), 1e-12)), float(low), float(high))
     p = float(larger_p((control - error)[:, None], rng)[0])
     m = min(TRIED, len(error), max(8, session.affordable(TRIED * 6) // 6))
@@ -141,7 +141,7 @@ def _loss(name: str, disturbed: Rows, error: Rows, control: Rows, unseen: bool, 
     rise, room = disturbed - error, control - error
     weights = bootstrap_weights(len(rise), BOOTSTRAP, rng)
     replicates = (weights @ rise) / np.maximum(weights @ room, 1e-9)
-    low, high = np.percentile(replicates, [2.5, 97.5])
+    low, high = middle(replicates)
     return Loss(name, disturbed, (float(rise.mean() / max(room.mean(), 1e-9)), float(low), float(high)), unseen)
 
 

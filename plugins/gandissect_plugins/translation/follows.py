@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandissect.metrics import bootstrap_weights
+from gandissect.metrics import bootstrap_weights, middle
 from gandissect.properties import gradient_energy, luminance
 from gandissect.session import Session
 from gandissect.trust import interval
@@ -114,7 +114,7 @@ def follows(session: Session, seen: Pictures) -> Follows:
         beyond = apart_out[:count] - repeats
         weights = bootstrap_weights(len(own), BOOTSTRAP, rng)
         replicates = (weights @ own) / np.maximum(weights @ other, 1e-12)
-        low, high = np.percentile(replicates, [2.5, 97.5])
+        low, high = middle(replicates)
         return Follows(
             own,
             other,
