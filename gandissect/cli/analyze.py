@@ -181,7 +181,11 @@ def demo(**given: object) -> int:
     from gandissect.demo import demo_checkpoint, demo_real_images
 
     opened, run = typed(given, RunOptions)
-    bundled = {"concepts": run.concepts or ("default", "demo"), "data": run.data or demo_real_images()}
+    config, _ = read_config(run.config)
+    bundled = {
+        "concepts": run.concepts or tuple(words(config.get("concepts"))) or ("default", "demo"),
+        "data": run.data or config.get("data") or demo_real_images(),
+    }
     return run_analysis(demo_checkpoint(), opened, RunOptions(**{**vars(run), **bundled}))
 
 

@@ -41,6 +41,20 @@ def test_the_default_place_is_gandissect_reports(
     assert (tmp_path / "gandissect-reports" / "small-gan.html").exists()
 
 
+def test_the_demo_takes_its_concepts_from_a_configuration_that_names_some(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "my.toml").write_text('concepts = ["colours"]\n')
+    target = tmp_path / "r.json"
+    code, _, _ = run(
+        capsys, "demo", "-n", "24", "-a", "vocabulary", "--config", str(tmp_path / "my.toml"), "-q", "-o", str(target)
+    )
+    assert code == 0
+    said = target.read_text()
+    assert "purple" in said
+    assert "window" not in said
+
+
 def test_json_prints_one_object(capsys: pytest.CaptureFixture[str], checkpoint: str, tmp_path: Path) -> None:
     code, out, _ = run(capsys, "analyze", checkpoint, *FAST, "--json", "-o", str(tmp_path / "r.json"))
     assert code == 0
