@@ -1,6 +1,6 @@
 """``gandissect compare``: two checkpoints on the same latents.
 
-gandissect compare a.pt b.pt -o out.html
+gandissect compare a.pt b.pt --data photos/ -o out.html
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ def report_options(command: F) -> F:
             ),
             click.option("-a", "--comparisons", metavar="NAMES", help="Comma-separated; all by default."),
             click.option("--skip", metavar="NAMES", help="Comparisons to leave out."),
+            click.option(
+                "--data",
+                metavar="SOURCE",
+                help="Real images to compare with: folder, zip, npz, npy, torchvision:NAME@ROOT.",
+            ),
             click.option("-n", "--samples", type=click.IntRange(min=1), default=500, help="Samples of each (500)."),
             click.option("--seed", type=int, default=0, help="All randomness follows from it (0)."),
             click.option("--concepts", multiple=True, metavar="NAME", help="Vocabulary, as for analyze; repeatable."),
@@ -61,6 +66,7 @@ class ReportOptions:
     output: Path | None
     comparisons: str | None
     skip: str | None
+    data: str | None
     samples: int
     seed: int
     concepts: tuple[str, ...]
@@ -79,8 +85,8 @@ class ReportOptions:
 def compare(first: Path, second: Path, **given: object) -> int:
     """Compare SECOND with FIRST on the same latents in one HTML file, with its JSON beside it.
 
-    The report goes to gandissect-reports/FIRST-against-SECOND.html unless -o says otherwise. Comparisons that are impossible
-    (other latents, no layers) are skipped and say why.
+    The report goes to gandissect-reports/FIRST-against-SECOND.html unless -o says otherwise. With --data it says which of the two
+    is nearer to these real images. Comparisons that are impossible (other latents, no layers) are skipped and say why.
     """
     opened, made = typed(given, ReportOptions)
     names = labels([first, second])
@@ -109,7 +115,6 @@ def write_comparison(
     target: Path,
     places: Sequence[float] = (),
     axis: str = "checkpoint",
-    data: str | None = None,
     log: TrainingLog | None = None,
 ) -> int:
     """Open, compare, write; the exit code."""
@@ -132,7 +137,7 @@ def write_comparison(
             n=made.samples,
             seed=made.seed,
             concepts=made.concepts or ("default",),
-            data=data,
+            data=made.data,
             log=log,
             axis=axis,
             options=parse_assignments(made.settings),

@@ -31,9 +31,6 @@ COUNTED = ("epoch", "epochs", "step", "steps", "iter", "iters", "iteration", "it
     help="By numbers in the names (epoch_2 before epoch_10), as typed, or by the files' times.",
 )
 @click.option(
-    "--data", metavar="SOURCE", help="Real images to compare with: folder, zip, npz, npy, torchvision:NAME@ROOT."
-)
-@click.option(
     "--log", "log_path", type=click.Path(path_type=Path), help="Losses: a CSV file, a TensorBoard event file or folder."
 )
 @opening_options
@@ -65,7 +62,6 @@ def series(checkpoints: tuple[str, ...], **given: object) -> int:
         target=made.output or Path("gandissect-reports") / "series.html",
         places=places,
         axis=axis,
-        data=cast("str | None", given["data"]),
         log=log,
     )
 

@@ -15,6 +15,7 @@ from gandissect.metrics.frechet import (
     frechet_between,
     frechet_deviation,
     frechet_distance,
+    frechet_influences,
     moments,
 )
 from gandissect.metrics.histograms import js_divergence, kl_divergence, wasserstein1
@@ -52,6 +53,7 @@ __all__ = [
     "frechet_between",
     "frechet_deviation",
     "frechet_distance",
+    "frechet_influences",
     "halves",
     "inception_score",
     "js_divergence",

@@ -22,6 +22,9 @@ from gandissect.session import Areas, Session, Want
 from gandissect.trust import adjusted
 from gandissect.wording import percent
 
+from .against_real import lacking
+from .real_areas import area_lines, areas_section
+
 TITLE = "Concepts gained and lost"
 RATE = 0.01
 PERMUTATIONS = 4000
@@ -106,8 +109,16 @@ def concept_changes(
     )
 
 
-class Concepts(Comparer[Rows]):
-    """Areas of all concepts in the samples of both networks."""
+@dataclass(frozen=True)
+class AreasSeen:
+    """Areas of K concepts, 0..1: of a checkpoint's samples float64 [n, K], and of the real images [m, K], m = 0 without any."""
+
+    generated: Rows
+    real: Rows
+
+
+class Concepts(Comparer[AreasSeen]):
+    """Areas of all concepts in the samples of both networks, and in real images where there are any."""
 
     name: ClassVar[str] = "concepts"
     of: ClassVar[Kind] = "pair"
@@ -119,19 +130,40 @@ class Concepts(Comparer[Rows]):
     )  # fmt: skip
 
     def wants(self, session: Session) -> Iterable[Want]:
-        return [Want((Areas(),), KeepSpec(), session.n)] if session.vocabulary.concepts else []
+        if session.vocabulary.concepts:
+            yield Want((Areas(),), KeepSpec(), session.n)
+            if session.real is not None:
+                yield Want((Areas(),), KeepSpec(), len(session.real), real=True)
 
-    def look(self, session: Session) -> Rows:
+    def look(self, session: Session) -> AreasSeen:
         if not session.vocabulary.concepts:
-            return np.zeros((session.n, 0))
-        return np.asarray(session.areas().double().numpy(), np.float64)
+            return AreasSeen(np.zeros((session.n, 0)), np.zeros((0, 0)))
+        generated = np.asarray(session.areas().double().numpy(), np.float64)
+        if session.real is None:
+            return AreasSeen(generated, np.zeros((0, generated.shape[1])))
+        return AreasSeen(
+            generated, np.asarray(session.areas(len(session.real), real=True).double().numpy(), np.float64)
+        )
 
-    def tell(self, seen: Sequence[Rows], lineup: Lineup) -> Iterator[Section]:
-        changes = concept_changes(lineup.concepts, seen[0], seen[1], lineup.rng(self.name))
+    def tell(self, seen: Sequence[AreasSeen], lineup: Lineup) -> Iterator[Section]:
+        first, second = seen
+        changes = concept_changes(lineup.concepts, first.generated, second.generated, lineup.rng(self.name))
         if not changes:
             yield Section(TITLE, summary="needs concepts (pass --concepts NAME)", status="skipped")
             return
         yield _section(changes, lineup)
+        if not lacking(lineup):
+            yield areas_section(
+                area_lines(
+                    lineup.concepts,
+                    first.real,
+                    first.generated,
+                    second.generated,
+                    lineup.rng(f"{self.name}, real"),
+                    paired=not lineup.latents_differ,
+                ),
+                lineup,
+            )
 
 
 def _section(changes: Sequence[ConceptChange], lineup: Lineup) -> Section:

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gandissect.blocks import Finding, Reference, Section, Table, Trust
 from gandissect.comparer import Comparer, Kind, Lineup
 from gandissect.options import option
@@ -18,10 +15,10 @@ from gandissect_plugins.distribution import Comparison, ComparisonSpace, Measure
 from gandissect_plugins.distribution.spaces import gathered
 from gandissect_plugins.distribution.words import number, span
 
+from .against_real import FEWEST, Features, against_real
+
 TITLE = "Distance of the two distributions"
-FEWEST = 32
 RATE = 0.05
-Rows = NDArray[np.float64]
 MEANING = """
 - *Fréchet distance*: the squared distance of Gaussians fitted to the features of both sets. It is called **FID** only with the
   Inception network and weights that the name belongs to (`--set distances.spaces=pixels,inception=FILE`). *Kernel distance*
@@ -65,8 +62,8 @@ class ImageSpaces:
         return self._opened
 
 
-class Distances(Comparer[list[tuple[ComparisonSpace, Rows]]]):
-    """Fréchet and kernel distance, precision and recall of the second network's samples against the first one's."""
+class Distances(Comparer[list[Features]]):
+    """Fréchet and kernel distance, precision and recall: of the second network against the first, of both against real images."""
 
     name: ClassVar[str] = "distances"
     of: ClassVar[Kind] = "pair"
@@ -85,27 +82,39 @@ class Distances(Comparer[list[tuple[ComparisonSpace, Rows]]]):
         self._spaces = ImageSpaces(self.options.spaces)
 
     def wants(self, session: Session) -> Iterable[Want]:
-        return [space.want(session.n, real=False) for space in self._spaces.of(session)]
+        for space in self._spaces.of(session):
+            yield space.want(session.n, real=False)
+            if session.real is not None:
+                yield space.want(len(session.real), real=True)
 
-    def look(self, session: Session) -> list[tuple[ComparisonSpace, Rows]]:
-        return [(space, gathered(session, space, session.n, real=False)) for space in self._spaces.of(session)]
+    def look(self, session: Session) -> list[Features]:
+        real = len(session.real) if session.real is not None else 0
+        return [
+            Features(
+                space,
+                gathered(session, space, session.n, real=False),
+                gathered(session, space, real, real=True) if real else None,
+            )
+            for space in self._spaces.of(session)
+        ]
 
-    def tell(self, seen: Sequence[list[tuple[ComparisonSpace, Rows]]], lineup: Lineup) -> Iterator[Section]:
+    def tell(self, seen: Sequence[list[Features]], lineup: Lineup) -> Iterator[Section]:
         if lineup.n < FEWEST:
             yield Section(TITLE, summary=f"needs at least {FEWEST} samples (pass -n N)", status="skipped")
             return
         comparisons = [
             Comparison(
-                space,
-                first,
-                second,
-                lineup.rng(f"distances {space.name}"),
+                first.space,
+                first.generated,
+                second.generated,
+                lineup.rng(f"distances {first.space.name}"),
                 draws=self.options.halves,
                 resamples=self.options.resamples,
             )
-            for (space, first), (_, second) in zip(*seen, strict=True)
+            for first, second in zip(*seen, strict=True)
         ]
         yield _section(comparisons, lineup)
+        yield against_real(seen, lineup, name=self.name, draws=self.options.halves, resamples=self.options.resamples)
 
 
 def _section(comparisons: Sequence[Comparison], lineup: Lineup) -> Section:
