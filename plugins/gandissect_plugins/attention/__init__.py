@@ -9,7 +9,7 @@ from gandissect.analyzer import Analyzer
 from gandissect.plugins import hookimpl
 
 from .analyzer import Attention
-from .content import Following, Locality, follows, locality, same_colour, same_concept
+from .content import Following, Head, Locality, follows, heads, locality, same_colour, same_concept
 from .effects import Effects, effects
 from .maps import AttentionLayer, Subject, attention_layers
 from .trace import Mixing, attending
@@ -19,6 +19,7 @@ __all__ = [
     "AttentionLayer",
     "Effects",
     "Following",
+    "Head",
     "Locality",
     "Mixing",
     "Subject",
@@ -26,6 +27,7 @@ __all__ = [
     "attention_layers",
     "effects",
     "follows",
+    "heads",
     "locality",
     "register_analyzers",
     "same_colour",

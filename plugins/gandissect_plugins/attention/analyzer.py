@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gandissect.analyzer import Analyzer, left_out, spread
@@ -22,12 +23,19 @@ from gandissect.options import option
 from gandissect.reducers import KeepSpec
 from gandissect.session import BLOCK, Images, Masks, Session, Want
 from gandissect.streams import Role
-from gandissect_plugins.attention.content import Following, cross_table, follows, locality, same_colour, same_concept
+from gandissect_plugins.attention.content import (
+    cross_table,
+    follows,
+    heads,
+    locality,
+    same_colour,
+    same_concept,
+)
 from gandissect_plugins.attention.effects import effects
 from gandissect_plugins.attention.maps import AttentionLayer, Subject, attention_layers
 from gandissect_plugins.attention.sections import FOLLOWS, LEAST, REFERENCES, Told, attention_section
 from gandissect_plugins.attention.trace import Mixing, attending
-from gandissect_plugins.attributions.checks import exceeds, shuffled_weights
+from gandissect_plugins.attributions.checks import beyond, shuffled_weights
 
 NONE = (
     "no attention over places was seen in {what}: no softmax of a product mixes values of a grid of places "
@@ -50,7 +58,7 @@ class AttentionOptions:
         "places that are shown, row:column in 0..1 from the upper left corner",
     )
     layers: int = option(6, "attention layers of each network at most, spread over depth")
-    copies: int = option(49, "copies with shuffled weights that a layer's following of content is compared with")
+    copies: int = option(19, "copies with shuffled weights that a layer's following of content is compared with")
 
 
 class Attention(Analyzer):
@@ -114,24 +122,23 @@ class Attention(Analyzer):
         best = max(following.items(), key=lambda item: item[1].excess)
         trained = nan
         if layer.reproduced and best[1].p <= FOLLOWS and done.branch >= LEAST:
-            trained = self._trained(subject, layer, regions[best[0]], best[1], rng)
-        return Told(layer, locality(layer), following, done, trained)
+            trained = self._trained(subject, layer, regions[best[0]], rng)
+        return Told(layer, heads(layer), locality(layer), following, done, trained)
 
-    def _trained(
-        self, subject: Subject, layer: AttentionLayer, region: Tensor, found: Following, rng: np.random.Generator
-    ) -> float:
+    def _trained(self, subject: Subject, layer: AttentionLayer, region: Tensor, rng: np.random.Generator) -> float:
         """p that the layer with its weights in random places follows content as much; NaN where it cannot be run on its own."""
         module = subject.network.module.get_submodule(layer.name.partition("@")[0])
         given = _entering(subject, layer)
         if not any(True for _ in module.parameters()) or given is None or "@" in layer.name:
             return nan
-        null = []
+        few, null = min(BLOCK, len(layer.maps)), []
         for _ in range(self.options.copies):
-            with borrowed(module), torch.no_grad(), shuffled_weights(module, rng, lambda: module(given[:2])):
-                table = cross_table(_rows(module, given, layer), region)
-            n = len(table)
-            null.append(float(np.trace(table)) / n - float(table.sum() - np.trace(table)) / (n * (n - 1)))
-        return exceeds(found.excess, null)
+            with borrowed(module), torch.no_grad(), shuffled_weights(module, rng, lambda: given[0].few(module)):
+                rows = _rows(module, given[0], layer)
+            if rows is None:
+                return nan
+            null.append(_excess(cross_table(rows, region[:few])))
+        return beyond(_excess(cross_table(layer.rows[:few, layer.shown :], region[:few])), null)
 
 
 def _regions(session: Session, layer: AttentionLayer, images: Tensor) -> dict[str, Tensor]:
@@ -144,35 +151,60 @@ def _regions(session: Session, layer: AttentionLayer, images: Tensor) -> dict[st
     return regions
 
 
-def _entering(subject: Subject, layer: AttentionLayer) -> Tensor | None:
-    """What goes into the layer's module, float32 [N, …]; None where that is not one tensor."""
+@dataclass(frozen=True)
+class _Call:
+    """What goes into a module for one block of samples."""
+
+    args: tuple[object, ...]
+    named: dict[str, object]
+
+    def run(self, module: torch.nn.Module) -> None:
+        module(*self.args, **self.named)
+
+    def few(self, module: torch.nn.Module) -> None:
+        """As ``run``, for two samples where it is known which they are."""
+        if len(self.args) == 1 and not self.named and isinstance(self.args[0], Tensor):
+            module(self.args[0][:2])
+        else:
+            self.run(module)
+
+
+def _entering(subject: Subject, layer: AttentionLayer) -> list[_Call] | None:
+    """What goes into the layer's module, block by block; None where that is not one call with tensors for each."""
     module = subject.network.module.get_submodule(layer.name.partition("@")[0])
-    parts: list[Tensor | None] = []
+    calls: list[_Call] = []
 
-    def keep(_module: object, args: tuple[object, ...]) -> None:
-        parts.append(args[0] if len(args) == 1 and isinstance(args[0], Tensor) else None)
+    def keep(_module: object, args: tuple[object, ...], named: dict[str, object]) -> None:
+        calls.append(_Call(args, named))
 
-    handle = module.register_forward_pre_hook(keep)
+    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         subject.run()
     finally:
         handle.remove()
-    whole = [part for part in parts if part is not None]
-    return torch.cat(whole)[: len(subject.images)] if whole and len(whole) == len(parts) else None
+    blocks = -(-len(subject.given) // BLOCK)
+    given = [value for call in calls[:1] for value in (*call.args, *call.named.values())]
+    return calls if len(calls) == blocks and any(isinstance(value, Tensor) for value in given) else None
 
 
-def _rows(module: torch.nn.Module, given: Tensor, layer: AttentionLayer) -> Tensor:
-    """Rows of the even queries while the module runs on its own: float32 [N, P, K]."""
+def _excess(table: NDArray[np.float64]) -> float:
+    """How much more of the attention stays within a sample's own region than within another sample's, from a cross table [N, N]."""
+    n, own = len(table), float(np.trace(table))
+    return own / n - float(table.sum() - own) / (n * (n - 1)) if n > 1 else nan
+
+
+def _rows(module: torch.nn.Module, call: _Call, layer: AttentionLayer) -> Tensor | None:
+    """Rows of the even queries of the first block's samples while the module runs on its own: float32 [N, P, K]; None where it attends
+    no more by itself."""
     rows: list[Tensor] = []
 
     def look(mixing: Mixing) -> None:
-        chosen = mixing.weights[:, :, layer.points[layer.shown :]].float().mean(1)
-        rows.append((chosen / chosen.sum(-1, keepdim=True).clamp(min=1e-12)).cpu())
+        if not mixing.name:  # the module itself, its first attention
+            rows.append(layer.places.rows(mixing.weights)[0][:, :, layer.shown :].mean(1).cpu())
 
-    for part in torch.split(given, BLOCK):
-        with attending(module, look):
-            module(part)
-    return torch.cat(rows)
+    with attending(module, look, batch=BLOCK):
+        call.run(module)
+    return rows[0][: len(layer.maps)] if len(rows) == 1 else None
 
 
 def _point(text: str) -> tuple[float, float]:

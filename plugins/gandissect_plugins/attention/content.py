@@ -1,6 +1,7 @@
 """Whether attention is near, and whether it follows what is in the picture rather than where it is.
 
 locality(layer)                                          # Locality(distance=2.1, shuffled=5.2, p=0.001)
+heads(layer)[0].step, heads(layer)[0].share              # (0, -1), 0.87: mostly at the place to the left
 follows(layer.rows, same_colour(layer, images), rng)     # Following(own=0.41, others=0.26, p=0.001)
 """
 
@@ -38,6 +39,25 @@ class Locality:
 
 
 @dataclass(frozen=True)
+class Head:
+    """One head of a layer, mean over samples and even queries.
+
+    Attributes:
+        number: from 0.
+        entropy: of its rows, as a part of log K: 1 is uniform.
+        distance: to what it attends, as a part of the image's diagonal.
+        step: (rows down, columns right) from the query to where most of its attention goes; None where queries and keys differ in grid.
+        share: the part of its attention that goes there, 0..1; queries from which the step leaves the picture count as 0.
+    """
+
+    number: int
+    entropy: float
+    distance: float
+    step: tuple[int, int] | None
+    share: float
+
+
+@dataclass(frozen=True)
 class Following:
     """Attention within the region that a query belongs to.
 
@@ -65,14 +85,42 @@ def _centres(grid: Grid) -> Tensor:
     return torch.cartesian_prod(rows, columns)
 
 
+def _away(layer: AttentionLayer) -> Tensor:
+    """From each even query to each key, as a part of the image's diagonal: float64 [P, K]."""
+    even = layer.points[layer.shown :]
+    return torch.cdist(_centres(layer.queries)[even], _centres(layer.keys)).double() / 2**0.5
+
+
+def heads(layer: AttentionLayer) -> tuple[Head, ...]:
+    """Each head's spread and reach, and the step it makes most."""
+    rows = layer.by_head.double()
+    distance = (rows * _away(layer)).sum(2).mean(1).tolist()
+    steps, shares = _steps(layer, rows) if layer.queries == layer.keys else ([None] * len(rows), [0.0] * len(rows))
+    entropy = layer.head_entropy.tolist()
+    return tuple(
+        Head(k, entropy[k], distance[k], step, share) for k, (step, share) in enumerate(zip(steps, shares, strict=True))
+    )
+
+
+def _steps(layer: AttentionLayer, rows: Tensor) -> tuple[list[tuple[int, int] | None], list[float]]:
+    """Where, seen from the query, each head of rows float64 [heads, P, K] attends most; and how much of it that is."""
+    height, width = layer.queries
+    even, keys = layer.points[layer.shown :, None], torch.arange(height * width)[None]
+    down, right = keys // width - even // width, keys % width - even % width
+    across = 2 * width - 1
+    which = ((down + height - 1) * across + right + width - 1).flatten()
+    held = torch.zeros(len(rows), (2 * height - 1) * across, dtype=rows.dtype).index_add_(1, which, rows.flatten(1))
+    share, place = (held / rows.shape[1]).max(1)
+    return [(k // across - height + 1, k % across - width + 1) for k in place.tolist()], share.tolist()
+
+
 def locality(layer: AttentionLayer) -> Locality:
     """How near the attended places are to the query, against keys in random places, other ones in each sample.
 
     References:
         Hoeffding 1951, A combinatorial central limit theorem, eqs. 8 to 10: mean and variance over all permutations.
     """
-    even = layer.points[layer.shown :]
-    away = torch.cdist(_centres(layer.queries)[even], _centres(layer.keys)).double() / 2**0.5  # [P, K]
+    away = _away(layer)
     rows = layer.rows[:, layer.shown :].double()
     observed = float((rows * away).sum(2).mean())
     shuffled = float((rows.sum(2) * away.mean(1)).mean())

@@ -54,16 +54,18 @@ def effects(subject: Subject, layer: AttentionLayer, rng: np.random.Generator) -
     count = max(1, round(TOP * keys))
 
     def without(gone: Tensor) -> Tensor:
-        """The output without the values at bool [N, K]."""
+        """The output without the values at bool [N, K]; without any, those of tokens that are no places included, where all are."""
 
         def look(rows: range, mixing: Mixing) -> Tensor | None:
             if mixing.name != layer.name:
                 return None
             own = gone[rows.start : rows.stop]
-            own = torch.cat([own, own[-1:].expand(len(mixing.values) - len(own), -1)]).to(mixing.values.device)
+            own = torch.cat([own, own[-1:].expand(len(mixing.values) - len(own), -1)])
+            own = own.all(1, keepdim=True) | layer.places.tokens(own, mixing.values.shape[2])
+            own = own.to(mixing.values.device)
             return mixing.weights @ mixing.values.masked_fill(own[:, None, :, None], 0.0)
 
-        return subject.run(look)[0]
+        return subject.run(look, only=layer.name.partition("@")[0])[0]
 
     off = without(torch.ones(n, keys, dtype=torch.bool))
     most = _chosen(layer.received, count)

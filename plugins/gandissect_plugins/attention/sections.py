@@ -26,10 +26,9 @@ from gandissect.blocks import (
     to_uint8,
 )
 from gandissect.wording import percent
-from gandissect_plugins.attention.content import Following, Locality
+from gandissect_plugins.attention.content import Following, Head, Locality
 from gandissect_plugins.attention.effects import Effects
 from gandissect_plugins.attention.maps import EXACT, AttentionLayer
-from gandissect_plugins.attributions.trained import TRAINED
 
 REFERENCES = (
     Reference(
@@ -41,6 +40,7 @@ REFERENCES = (
     Reference(
         "Brock, A., Donahue, J. & Simonyan, K.", 2019, "Large scale GAN training for natural image synthesis", "ICLR"
     ),
+    Reference("Vaswani, A. and others", 2017, "Attention is all you need", "NeurIPS"),
     Reference("Wang, X., Girshick, R., Gupta, A. & He, K.", 2018, "Non-local neural networks", "CVPR"),
     Reference("Jain, S. & Wallace, B.", 2019, "Attention is not explanation", "NAACL"),
     Reference(
@@ -53,11 +53,14 @@ shown only where the layer's own output follows from it (error below 1e-4). *Ent
 diagonal; by chance: the same rows with the places of the keys permuted. *Within its own region*: attention inside the colour (nearest
 quarter of the places) or the thing the query belongs to, against the same sum with the regions of other samples, which is what a map of
 positions alone gives; p permutes whole samples. *Removed*: the values of all places, of the tenth that is attended most, of a random
-tenth, in parts of what two samples differ by. A map shows where values are taken from, not what they are worth: only the removals say that.
+tenth, in parts of what two samples differ by. *Most often at*: the step from query to key that holds most of a head's attention. A map
+shows where values are taken from, not what they are worth: only the removals say that.
 """
 LEAST = 0.01
 UNIFORM = 0.999
 FOLLOWS = 0.01
+LEARNED = 0.001
+"""p against copies with shuffled weights from which on a layer counts as trained."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Told:
     """A layer with all that was measured of it; ``trained`` is p of its following against shuffled weights, NaN where not asked."""
 
     layer: AttentionLayer
+    heads: Sequence[Head]
     near: Locality
     following: Mapping[str, Following]
     effects: Effects
@@ -87,7 +91,7 @@ def attention_section(
     shown = [row for row in told if row.layer.reproduced]
     blocks += [_overlay(row.layer, images, names) for row in shown]
     if shown:
-        blocks += [_maps_table(shown), _following_table(shown), _effects_table(role, shown)]
+        blocks += [_maps_table(shown), *_heads_table(shown), _following_table(shown), _effects_table(role, shown)]
     failed = [row.layer for row in told if not row.layer.reproduced]
     blocks += [
         Text(
@@ -133,7 +137,7 @@ def _findings(role: str, row: Told) -> list[Finding]:
         words = f"**Attention `{layer.name}` of the {role} does nothing**{f' ({gates})' if gates else ''}: removing it changes no output."
         return [Finding(words, Trust(f"exact, n = {n}", "all values of the layer set to 0; output compared"), 0.5)]
     best = max(row.following.items(), key=lambda item: item[1].excess, default=None)
-    if best is None or best[1].p > FOLLOWS or found.branch < LEAST or not row.trained <= TRAINED:
+    if best is None or best[1].p > FOLLOWS or found.branch < LEAST or not row.trained <= LEARNED:
         return []
     region, following = best
     words = (
@@ -157,8 +161,17 @@ def _overlay(layer: AttentionLayer, images: Tensor, names: Sequence[str]) -> Ove
     return Overlay(
         np.stack(pictures), maps, f"attention of {layer.name}, {size}: one map for each marked query", signed=False,
         labels=tuple(labels), columns=max(1, 2 * layer.shown), unit="part of the attention",
-        caption=f"`{layer.name}`: {size}. The framed cell (row, column) asks; the map says where it takes from.",
+        caption=f"`{layer.name}`: {size}. The framed cell (row, column) asks; the map says where it takes from.{_outside(layer)}",
     )  # fmt: skip
+
+
+def _outside(layer: AttentionLayer) -> str:
+    """What is said of tokens that are no places; empty where there are none."""
+    which = " and ".join(name for name, there in zip(("queries", "keys"), layer.places.skipped, strict=True) if there)
+    first = f" The first token of the {which} is taken for a class token." if which else ""
+    return first + (
+        f" {percent(layer.aside)} of the attention goes to tokens that are no places." if layer.aside > 0 else ""
+    )
 
 
 def _marked(picture: Pixels, layer: AttentionLayer, row: int, column: int) -> Pixels:
@@ -184,7 +197,38 @@ def _maps_table(told: Sequence[Told]) -> Table:
         for row in told
     ]  # fmt: skip
     columns = ("layer", "heads", "gate", "entropy (1 = uniform)", "distance", "by chance", "p", "error of the replay")
-    return Table(columns, rows, "How spread and how near the attention is; 8×8 queries of each sample.")
+    return Table(columns, rows, "How spread and how near the attention is; at most 8×8 queries of each sample.")
+
+
+def _heads_table(told: Sequence[Told]) -> list[Table]:
+    """The outermost heads of every layer that has several; no table where none has."""
+    rows: list[tuple[Cell, ...]] = [
+        (
+            row.layer.name, head.number + 1, head.entropy, head.distance, step_name(head.step),
+            None if head.step is None else head.share,
+        )
+        for row in told if len(row.heads) > 1
+        for head in _outermost(row.heads)
+    ]  # fmt: skip
+    columns = ("layer", "head", "entropy (1 = uniform)", "distance", "most often at", "part of its attention there")
+    caption = "Heads by themselves: in each layer the sharpest, the most even, the nearest and the farthest."
+    return [Table(columns, rows, caption)] if rows else []
+
+
+def _outermost(heads: Sequence[Head]) -> list[Head]:
+    """The heads with least and most entropy and distance, each once, by number."""
+    ends = [end(heads, key=key) for key in (lambda h: h.entropy, lambda h: h.distance) for end in (min, max)]
+    return sorted({head.number: head for head in ends}.values(), key=lambda head: head.number)
+
+
+def step_name(step: tuple[int, int] | None) -> str | None:
+    """``2 up, 1 left`` for (-2, -1); ``itself`` for (0, 0)."""
+    if step is None:
+        return None
+    down, right = step
+    parts = [f"{abs(down)} {'down' if down > 0 else 'up'}"] if down else []
+    parts += [f"{abs(right)} {'right' if right > 0 else 'left'}"] if right else []
+    return ", ".join(parts) or "itself"
 
 
 def _following_table(told: Sequence[Told]) -> Table:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gandissect.wording import p_value
+
 EXACT_UP_TO = 12
 T975 = (12.706, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.306, 2.2622, 2.2281)
 FLIPS = 4999
@@ -38,7 +40,7 @@ class Paired:
         return self.p < 0.05 and self.low > 0
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} (CI {self.low:.3g} to {self.high:.3g}, p = {self.p:.2g})"
+        return f"{self.mean:.3g} (CI {self.low:.3g} to {self.high:.3g}, {p_value(self.p)})"
 
 
 def paired(differences: Tensor, rng: np.random.Generator) -> Paired:
@@ -94,6 +96,21 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
 def exceeds(observed: float, null: Sequence[float]) -> float:
     """p of ``observed`` among draws of its null: (1 + how many are not below it) / (1 + draws); NaN counts against it."""
     return (1 + sum(not value < observed for value in null)) / (1 + len(null))
+
+
+def beyond(observed: float, null: Sequence[float]) -> float:
+    """p of ``observed`` as one more draw of its null, which is taken for normal where ``observed`` is above all of it.
+
+    The rank among m draws cannot fall below 1 / (m + 1); the prediction interval of a normal sample can (Student's t with m − 1 degrees
+    of freedom).
+    """
+    from scipy.stats import t
+
+    rank, spread = exceeds(observed, null), float(np.std(null, ddof=1))
+    if rank > 1 / (1 + len(null)) or len(null) < 3 or not spread > 0:
+        return rank
+    score = (observed - float(np.mean(null))) / (spread * (1 + 1 / len(null)) ** 0.5)
+    return float(t.sf(score, len(null) - 1))
 
 
 @contextmanager
