@@ -67,6 +67,7 @@ class Networks:
     ``None`` for a latent, an output range or a discriminator's output means: find it by running. ``main_layers`` and
     ``discriminator_layers`` name submodules, composite ones too, whose outputs (one tensor each) are what analyzers should look
     at; where empty, the last layer of each stage is taken. ``generators`` names those of a file with several, this one first.
+    ``encoder`` turns images in the generator's own output range into latents; it is tried on samples before it is believed.
     """
 
     generator: nn.Module | None = None
@@ -80,6 +81,7 @@ class Networks:
     discriminator_layers: tuple[str, ...] = ()
     discriminator_classes: int = 0
     discriminator_output: Literal["logit", "probability"] | None = None
+    encoder: nn.Module | None = None
     family: str = ""
     generators: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gandissect.errors import unknown_name
+from gandissect.errors import NoSuchCapability, unknown_name
 
 Prior = Literal["normal", "uniform", "image"]
 
@@ -176,6 +176,7 @@ class Generator(Network):
         output_range: what the module's own output spans; images are rescaled from it to [-1, 1].
         num_classes: number of labels it takes, 0 for none.
         inner: the spaces that latents pass through on their way, in order.
+        encoder: called with images float32 [N, C, H, W] in ``output_range``, gives latents of as many numbers; None where there is none.
     """
 
     def __init__(
@@ -188,8 +189,10 @@ class Generator(Network):
         output_range: tuple[float, float] = (-1.0, 1.0),
         num_classes: int = 0,
         inner: Sequence[InnerSpace] = (),
+        encoder: nn.Module | None = None,
     ) -> None:
         super().__init__(module, layers, "generator")
+        self.encoder = encoder
         self.latent = latent
         self.image_shape = image_shape
         self.output_range = output_range
@@ -225,6 +228,18 @@ class Generator(Network):
         else:
             out = self.module(z)
         return self.as_images(out)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents float32 [N, D] of images float32 [N, C, H, W] in [-1, 1], by the checkpoint's own encoder.
+
+        Raises:
+            NoSuchCapability: it has none.
+        """
+        if self.encoder is None:
+            raise NoSuchCapability("this checkpoint has no encoder")
+        low, high = self.output_range
+        latents: Tensor = self.encoder((images + 1.0) * ((high - low) / 2.0) + low)
+        return latents.reshape(len(images), -1).float()
 
     def as_images(self, out: Tensor) -> Tensor:
         """What the module itself gives for N latents, as float32 [N, C, H, W] in [-1, 1]."""

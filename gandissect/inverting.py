@@ -75,6 +75,7 @@ class Inversions:
         labels: int64 [N], the class each was found under; None for a generator without classes.
         images: float32 [N, C, H, W] in [-1, 1], what the generator makes of the points.
         error: float64 [N], root mean square difference from what was to be made, images in [-1, 1].
+        encoded: float64 [N], the same after the checkpoint's own encoder alone; None where it has none.
     """
 
     space: str
@@ -82,6 +83,7 @@ class Inversions:
     labels: Tensor | None
     images: Tensor
     error: Matrix
+    encoded: Matrix | None = None
 
     @property
     def psnr(self) -> Matrix:
@@ -91,7 +93,9 @@ class Inversions:
     def part(self, start: int, stop: int) -> Inversions:
         """Rows ``start``..``stop - 1``."""
         labels = None if self.labels is None else self.labels[start:stop]
-        return Inversions(self.space, self.points[start:stop], labels, self.images[start:stop], self.error[start:stop])
+        encoded = None if self.encoded is None else self.encoded[start:stop]
+        points, images, error = self.points[start:stop], self.images[start:stop], self.error[start:stop]
+        return Inversions(self.space, points, labels, images, error, encoded)
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,8 @@ def invert(session: Session, images: Tensor, effort: Effort | None = None, *, sp
     squared coordinate in standard deviations: minus the logarithm of a normal prior but for a constant (Creswell & Bharath 2018,
     eq. 5). Under a uniform prior no coordinate leaves its span. The first start is what a kernel ridge regression from the session's
     samples to their latents says, which is an encoder learned from the generator itself (Zhu et al. 2016 and Bau et al.
-    2019 train a network for it); the further ones are the nearest samples. A class-conditional generator is asked for the class of the
-    nearest sample.
+    2019 train a network for it), or what the checkpoint's own encoder says where that comes
+    nearer; the further ones are the nearest samples. A class-conditional generator is asked for the class of the nearest sample.
 
     Args:
         session: whose generator and samples; at most 1000 samples are used.
@@ -169,7 +173,7 @@ def invert(session: Session, images: Tensor, effort: Effort | None = None, *, sp
     reached = search.descended(points, labels, images, tried.steps)[:, 1:]
     made = search.made(reached, labels)
     session.images_generated += len(images) * tried.images
-    return Inversions(search.space, search.unscaled(reached), labels, made, rms(made, images))
+    return Inversions(search.space, search.unscaled(reached), labels, made, rms(made, images), search.encoded)
 
 
 class _Search:
@@ -184,6 +188,7 @@ class _Search:
         self.own = space == generator.latent.name
         self.shape = (generator.latent.size,) if self.own else generator.space(space).shape
         self.bounded = self.own and generator.latent.prior == "uniform"
+        self.encoded: Matrix | None = None
 
     @cached_property
     def samples(self) -> Tensor:
@@ -227,11 +232,26 @@ class _Search:
         width = float(torch.cdist(known[:SPREAD_FROM], known[:SPREAD_FROM]).square().median()) or 1.0
         fit = KernelRidge(alpha=SMOOTHING, kernel="rbf", gamma=1 / width).fit(known.numpy(), own.double().numpy())
         guessed = torch.from_numpy(fit.predict(asked.numpy())).float()
+        guessed = self._nearer(images, guessed)
         rows = [self.allowed(guessed), *(own[nearest[:, place]] for place in range(nearest.shape[1] - 1))]
         classes = self.session.labels(range(self.count))
         places = [0, *range(nearest.shape[1] - 1)]
         labels = None if classes is None else torch.cat([classes.cpu()[nearest[:, place]] for place in places])
         return torch.cat(rows), labels
+
+    def _nearer(self, images: Tensor, guessed: Tensor) -> Tensor:
+        """The regression's guesses, or the encoder's own where their images are nearer: rows [N, D]."""
+        generator, parts = self.session.gan.generator, []
+        if generator.encoder is None or generator.num_classes or not self.own:
+            return guessed
+        with self.session.borrowed(), torch.no_grad():
+            for start in range(0, len(images), BLOCK):
+                chunk = filled(images[start : start + BLOCK], BLOCK).to(generator.device)
+                parts.append(generator.encode(chunk)[: len(images) - start].cpu())
+        encoded = self.allowed(self.scaled(torch.cat(parts)))
+        by_regression = rms(self.made(self.allowed(guessed), None), images)
+        self.encoded = rms(self.made(encoded, None), images)
+        return torch.where(torch.from_numpy(self.encoded < by_regression)[:, None], encoded, guessed)
 
     def best(self, images: Tensor, rows: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The best start of each image after a trial of each: rows [N, D] and their classes."""

@@ -111,6 +111,7 @@ def wrap(
     generator: nn.Module,
     discriminator: nn.Module | None = None,
     *,
+    encoder: nn.Module | None = None,
     latent: tuple[int, ...] | LatentSpace | None = None,
     num_classes: int = 0,
     output_range: tuple[float, float] | None = None,
@@ -121,6 +122,7 @@ def wrap(
     Args:
         generator: called with latents [N, *shape] (and int64 labels [N] where ``num_classes`` is given).
         discriminator: called with images; a sigmoid at its end is noticed.
+        encoder: called with images in the generator's own range, gives latents; used where it finds those of samples again.
         latent: shape of one latent or a whole space; inferred from the first layer where left out.
         num_classes: number of labels, 0 for none.
         output_range: what the generator's output spans; told from what it makes where left out.
@@ -132,7 +134,9 @@ def wrap(
     from gandissect.gan import LatentSpace
 
     space = latent if isinstance(latent, LatentSpace) else infer_latent(generator, latent)
-    networks = Networks(generator, discriminator, space, output_range=output_range, num_classes=num_classes)
+    networks = Networks(
+        generator, discriminator, space, output_range=output_range, num_classes=num_classes, encoder=encoder
+    )
     kind = type(generator).__name__
     opening = Opening("live", "given as modules", family=kind)
     return build_gan(networks, name=name or kind, opening=opening)
@@ -175,7 +179,7 @@ def _open_file(
         networks = replace(networks, discriminator=given)
     if hints.discriminator_path is not None:
         networks = _with_discriminator(networks, hints, registry)
-    for module in (networks.generator, networks.discriminator):
+    for module in (networks.generator, networks.discriminator, networks.encoder):
         if module is not None:
             module.to(device).eval()
     opening = Opening(

@@ -19,6 +19,7 @@ from gandissect.files.peek import Peek
 from gandissect.gan import Assumption, LatentSpace
 from gandissect.plugins import hookimpl
 from gandissect.probing.latents import first_tensor, flat_image_shape, infer_latent, looks_like_images
+from gandissect_adapters.recognise.pairing import partner
 from gandissect_adapters.recognise.unwrap import name_role
 
 _CONTAINERS = ("torch-zip", "torch-legacy", "pickle")
@@ -61,13 +62,17 @@ class PickledAdapter(Adapter):
         if hints.assume.get("prior") == "uniform":
             latent = LatentSpace(latent.name, latent.shape, "uniform")
         rest = [(other, module) for other, module in modules if not _overlap(module, generator)]
+        rest, told = _paired(name, rest)
         discriminator = _discriminator(rest, generator, latent)
         return Networks(
             generator=generator,
             discriminator=discriminator,
             latent=latent,
             family=type(generator).__name__,
-            assumptions=(Assumption("prior", latent.prior, "the file does not say; override with prior=uniform"),),
+            assumptions=(
+                Assumption("prior", latent.prior, "the file does not say; override with prior=uniform"),
+                *told,
+            ),
             verification="the pickled module itself, run because the file was trusted",
             notes=(f"generator is {name or 'the outermost object'}: {type(generator).__name__}",),
         )
@@ -149,6 +154,18 @@ def _images(module: nn.Module, latent: LatentSpace) -> Tensor | None:
 def _overlap(one: nn.Module, other: nn.Module) -> bool:
     """One holds the other."""
     return one in set(other.modules()) or other in set(one.modules())
+
+
+def _paired(
+    generator: str, modules: list[tuple[str, nn.Module]]
+) -> tuple[list[tuple[str, nn.Module]], tuple[Assumption, ...]]:
+    """The modules, the discriminator that judges what ``generator`` makes first, and why that one where there are several."""
+    judges = [name for name, _ in modules if name_role(name.rpartition(".")[2]) == "discriminator"]
+    if len(judges) < 2:
+        return modules, ()
+    found = partner(generator, judges)
+    told = Assumption("discriminator network", found.name, found.because, found.sure)
+    return sorted(modules, key=lambda pair: pair[0] != found.name), (told,)
 
 
 def _discriminator(modules: list[tuple[str, nn.Module]], generator: nn.Module, latent: LatentSpace) -> nn.Module | None:

@@ -19,9 +19,9 @@ from gandissect.errors import GandissectError, NotOpened, unknown_name
 from gandissect.files.peek import Peek
 from gandissect.files.peek import peek as look
 from gandissect.files.reading import read_tensors
+from gandissect.gan import Assumption
 from gandissect.plugins import hookimpl
 from gandissect.probing.building import infer_image_shape
-from gandissect_adapters.families.family import Family
 from gandissect_adapters.families.opening import rebuild_discriminator, rebuild_generator
 from gandissect_adapters.families.table import recognised
 from gandissect_adapters.recognise.assume import KEYS, Assume
@@ -30,10 +30,11 @@ from gandissect_adapters.recognise.chain import Chain, NoChain, read_chain
 from gandissect_adapters.recognise.discriminator import open_discriminator
 from gandissect_adapters.recognise.fold import fold
 from gandissect_adapters.recognise.generator import Found, open_generator
+from gandissect_adapters.recognise.pairing import Partner, partner
 from gandissect_adapters.recognise.refuse import refusal, shape_role
 from gandissect_adapters.recognise.sizing import sized_by
 from gandissect_adapters.recognise.unwrap import StateDict, find_networks
-from gandissect_adapters.recognise.vae import decoder_of
+from gandissect_adapters.recognise.vae import decoder_of, encoder_for
 
 _CONTAINERS = ("torch-zip", "torch-legacy", "safetensors", "pickle")
 _RANGES: Mapping[str, tuple[float, float]] = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
@@ -73,7 +74,8 @@ class StateDictAdapter(Adapter):
         assume = Assume.of(hints.assume)
         found, state = _first_generator(peek.path, states, assume)
         critics = [other for other in states if other.role == "discriminator" and other is not state]
-        for critic in _critics_of(hints.discriminator_path) or critics[:1]:
+        judge, told = (None, ()) if hints.discriminator_path else _partner(state.name, critics, hints)
+        for critic in [judge] if judge else _critics_of(hints.discriminator_path, state.name, hints):
             if recognised(critic)[0] is None:  # families know their size themselves
                 found = sized_by(critic, found, state, assume)
         networks = Networks(
@@ -84,10 +86,11 @@ class StateDictAdapter(Adapter):
             main_layers=main_layers(found.chain, found.module) if isinstance(found.module, Rebuilt) else (),
             generators=_beside(state, states),
         )  # fmt: skip
-        if not critics or hints.discriminator_path or hints.discriminator:
+        networks = _with_encoder(networks, state)
+        if judge is None or hints.discriminator:
             return networks
         try:
-            return joined(networks, _judge(critics[0], networks, assume))
+            return joined(networks, _with(told, _judge(judge, networks, assume)))
         except NotOpened as error:
             return _left_out(networks, error)
 
@@ -100,15 +103,17 @@ class StateDictAdapter(Adapter):
             NotOpened: the file holds no discriminator for images of ``image_shape``.
         """
         states = _networks(peek)
-        for state in states:
-            family, role = recognised(state)
-            if family is not None and role == "discriminator":
-                return rebuild_discriminator(family, state, hints.assume, image_shape)
-        critics = _critics(states)
-        if not critics:
+        opened = generator.generators[0] if generator.generators else ""
+        known = [state for state in states if recognised(state)[1] == "discriminator"]
+        state, told = _partner(opened, known or _critics(states), hints)
+        if state is None:
             raise NotOpened(f"{peek.path} holds no discriminator: no network in it ends in one number per image")
+        family = recognised(state)[0]
+        if family is not None and known:
+            return _with(told, rebuild_discriminator(family, state, hints.assume, image_shape))
         try:
-            return _judge(critics[0], replace(generator, image_shape=image_shape), Assume.of(_known(hints.assume)))
+            sized = replace(generator, image_shape=image_shape)
+            return _with(told, _judge(state, sized, Assume.of(_known(hints.assume))))
         except NotOpened as error:
             raise NotOpened(f"{peek.path}: {error}") from error
 
@@ -120,14 +125,37 @@ def _critics(states: list[StateDict]) -> list[StateDict]:
     return critics or [state for state in states if _shape_role(state) == "discriminator"]
 
 
-def _critics_of(path: Path | None) -> list[StateDict]:
+def _critics_of(path: Path | None, generator: str, hints: Hints) -> list[StateDict]:
     """The discriminator in another file, where it can be read; who opens it says what is wrong with it."""
     if path is None:
         return []
     try:
-        return _critics(_networks(look(path)))[:1]
+        found = _partner(generator, _critics(_networks(look(path))), hints)[0]
     except GandissectError:
         return []
+    return [] if found is None else [found]
+
+
+def _partner(generator: str, critics: list[StateDict], hints: Hints) -> tuple[StateDict | None, tuple[Assumption, ...]]:
+    """The discriminator that judges what ``generator`` makes, and why that one where there are several; None where there is none.
+
+    Raises:
+        UnknownName: ``--assume discriminator-network=NAME`` names none of them.
+    """
+    names = [critic.name for critic in critics]
+    wanted = {name.replace("_", "-"): value.strip() for name, value in hints.assume.items()}.get(
+        "discriminator-network"
+    )
+    if wanted is not None and wanted not in names:
+        raise unknown_name("discriminator", wanted, names, "in the file")
+    if len(critics) < 2:
+        return (critics[0] if critics else None), ()
+    found = Partner(wanted, "said with --assume", True) if wanted is not None else partner(generator, names)
+    return critics[names.index(found.name)], (found.assumption(),)
+
+
+def _with(told: tuple[Assumption, ...], networks: Networks) -> Networks:
+    return replace(networks, assumptions=(*told, *networks.assumptions))
 
 
 def _known(given: Mapping[str, str]) -> dict[str, str]:
@@ -148,10 +176,10 @@ def _of_a_family(states: list[StateDict], hints: Hints) -> Networks | None:
             continue
         networks = rebuild_generator(family, state, hints.assume, [other for other in states if other is not state])
         networks = replace(networks, notes=(*_average_note(state), *networks.notes), generators=_beside(state, states))
-        critics = [(s, f) for s, f, r in claimed if f is not None and r == "discriminator"]
-        if critics and not hints.discriminator_path and not hints.discriminator:
-            networks = _with_family_discriminator(networks, *critics[0], hints)
-        return networks
+        if hints.discriminator_path or hints.discriminator:
+            return networks
+        judge, told = _partner(state.name, [s for s, f, r in claimed if f is not None and r == "discriminator"], hints)
+        return networks if judge is None else _with_family_discriminator(networks, judge, told, hints)
     return None
 
 
@@ -188,14 +216,29 @@ def _average_note(state: StateDict) -> tuple[str, ...]:
     return (used,) if state.averaged else ()
 
 
+def _with_encoder(networks: Networks, state: StateDict) -> Networks:
+    """The same networks with the encoder of an autoencoder, where it is a plain stack of linear layers."""
+    shape, latent = networks.image_shape, networks.latent
+    if not state.encoder or shape is None or latent is None or networks.generator is None:
+        return networks
+    found = encoder_for(state.encoder, networks.generator, latent.shape, shape)
+    if found is None:
+        said = "the file's encoder is no plain stack of linear layers and was left out"
+        return replace(networks, notes=(*networks.notes, said))
+    return replace(networks, encoder=found[0], assumptions=(*networks.assumptions, found[1]))
+
+
 def _left_out(networks: Networks, error: NotOpened) -> Networks:
     return replace(networks, notes=(*networks.notes, f"the file's discriminator was left out: {error}"))
 
 
-def _with_family_discriminator(networks: Networks, state: StateDict, family: Family, hints: Hints) -> Networks:
-    shape = infer_image_shape(networks)
+def _with_family_discriminator(
+    networks: Networks, state: StateDict, told: tuple[Assumption, ...], hints: Hints
+) -> Networks:
+    family, shape = recognised(state)[0], infer_image_shape(networks)
+    assert family is not None
     try:
-        return joined(networks, rebuild_discriminator(family, state, hints.assume, shape))
+        return joined(networks, _with(told, rebuild_discriminator(family, state, hints.assume, shape)))
     except NotOpened as error:
         return _left_out(networks, error)
 

@@ -91,10 +91,12 @@ class Runner:
 
     @contextmanager
     def borrowed(self) -> Generates[None]:
-        """Both networks in eval mode for the block and as they were after it; see :func:`gandissect.borrow.borrowed`."""
+        """All networks in eval mode for the block and as they were after it; see :func:`gandissect.borrow.borrowed`."""
         modules: list[nn.Module] = [self.gan.generator.module]
         if self.gan.discriminator is not None:
             modules.append(self.gan.discriminator.module)
+        if self.gan.generator.encoder is not None:
+            modules.append(self.gan.generator.encoder)
         with borrowed(*modules):
             yield
 

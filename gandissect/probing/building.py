@@ -25,6 +25,8 @@ from gandissect.probing.surveying import Run, Survey, survey
 PROBES = 8
 AFFORDABLE = 7.5e9
 """Multiply-adds that trying an edit of each layer may cost, about a quarter of a second on one CPU core."""
+ENCODES = 0.5
+"""Correlation of latents with what an encoder makes of their images from which on it is believed."""
 _LARGE = 3 * 2**15  # numbers in an image from which on one sample must do for a first look
 
 
@@ -36,9 +38,11 @@ def build_gan(networks: Networks, *, name: str, opening: Opening) -> Gan:
     """
     if networks.generator is None or networks.latent is None:
         raise NotOpened(f"no generator in {name}: gandissect explains generators; pass the generator's checkpoint")
-    modules = [module for module in (networks.generator, networks.discriminator) if module is not None]
+    known = (networks.generator, networks.discriminator, networks.encoder)
+    modules = [module for module in known if module is not None]
     with borrowed(*modules):
         generator, images, can, notes = _probe_generator(networks, name)
+        notes += _probe_encoder(networks.encoder, generator, images)
         discriminator = None
         if networks.discriminator is not None:
             discriminator, graded = _probe_discriminator(networks, images, generator)
@@ -79,6 +83,28 @@ def _probe_generator(networks: Networks, name: str) -> tuple[Generator, Tensor, 
     can = _capabilities(generator, gradients=seen.sensitive, same=seen.repeatable)
     notes = [*notes, "it is large: what can be edited was read from one run's graph, not tried layer by layer"]
     return generator, generator.as_images(raw), can, notes
+
+
+def _probe_encoder(encoder: nn.Module | None, generator: Generator, images: Tensor) -> list[str]:
+    """Give ``generator`` its encoder where that finds the latents of its ``images`` again; what was seen, in words."""
+    if encoder is None:
+        return []
+    latents = sampling.latents(0, range(len(images)), generator.latent)
+    generator.encoder = encoder
+    try:
+        with torch.no_grad():
+            found = generator.encode(images.to(generator.device)).cpu()
+        if found.shape != latents.shape:
+            raise ValueError(f"it gives {tuple(found.shape)} for latents {tuple(latents.shape)}")
+    except Exception as error:
+        generator.encoder = None
+        return [f"the encoder was left out: {str(error).splitlines()[0] if str(error) else type(error).__name__}"]
+    agreement = float(torch.corrcoef(torch.stack([found.flatten(), latents.flatten()]))[0, 1])
+    said = f"the correlation of {len(images)} samples' latents with what it makes of their images is {agreement:.2f}"
+    if agreement >= ENCODES:
+        return [f"there is an encoder: {said}"]
+    generator.encoder = None
+    return [f"the encoder was left out: {said}"]
 
 
 def _first_look(

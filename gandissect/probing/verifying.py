@@ -6,7 +6,7 @@ for check in verify(gan):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -22,6 +22,11 @@ Verdict = Literal["ok", "doubtful", "wrong", "not applicable"]
 
 HEALTHY = 0.05  # Gaussian KL per unit: trained networks that are rebuilt rightly lie at or below this (docs/formats.md)
 UNFIT = 2.0  # and networks that are not lie above this; nothing was observed between
+OWN_EXCESS = (
+    0.036  # largest excess variance of 38 discriminators on their own generator's images (docs/discriminator.md)
+)
+FOREIGN = 0.1  # above this a discriminator has hardly been trained on the images
+_MADE_UP = "training saw real pictures, and made-up ones have other statistics"
 _CAP = 20.0  # one dead unit must not decide alone
 _FLOOR = 1e-5  # variance below BatchNorm's usual eps is noise
 _SAMPLES = 128
@@ -37,6 +42,15 @@ class Check:
     verdict: Verdict
     says: str
     value: float | None = None
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean [C] and variance [C] of what arrived at one BatchNorm, and what training stored there."""
+
+    name: str
+    measured: tuple[Tensor, Tensor]
+    stored: tuple[Tensor, Tensor]
 
 
 def gaussian_kl(measured: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor]) -> float:
@@ -55,6 +69,30 @@ def gaussian_kl(measured: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor]) 
     return float(kl.detach().nan_to_num(_CAP, _CAP, _CAP).clamp(0.0, _CAP).mean())
 
 
+def variance_ratios(seen: Moments) -> Tensor:
+    """Measured over stored variance of each unit: float32 [C]; a factor above 1 that all units share is taken off.
+
+    Training averages the variances of batches of real and of generated images (Ioffe & Szegedy 2015, section 3.1), so the
+    variance of a network's own images exceeds what is stored at most by one over their share of the batches: 2 where they
+    alternate. A factor that all units share is contrast, or another scale of the weights, and tells nothing of the pictures.
+    """
+    ratio = (seen.measured[1] + _FLOOR) / (seen.stored[1] + _FLOOR)
+    return (ratio / ratio.median().clamp_min(1.0)).nan_to_num()
+
+
+def excess_variance(seen: Sequence[Moments]) -> float:
+    """Mean over norms and their units of ½(r - 1 - ln r) where r > 1: the Kullback-Leibler divergence of variances, one-sided.
+
+    Args:
+        seen: what :func:`norm_moments` found, one norm at least; r are its :func:`variance_ratios`.
+
+    Returns:
+        ≥ 0; 0 where no unit varies more than was stored.
+    """
+    ratios = [variance_ratios(one).clamp_min(1.0) for one in seen]
+    return float(torch.stack([(0.5 * (r - 1.0 - r.log())).clamp_max(_CAP).mean() for r in ratios]).mean())
+
+
 def verify(gan: Gan) -> list[Check]:
     """All checks on the generator and, where there is one, the discriminator."""
     generator = gan.generator
@@ -68,7 +106,7 @@ def verify(gan: Gan) -> list[Check]:
         *(partial(_space, generator, space.name) for space in generator.inner),
     ]
     if gan.discriminator is not None:
-        checks.append(partial(_judges, gan))
+        checks += [partial(_judges, gan), partial(_knows, gan)]
     with borrowed(*modules):
         return [check() for check in checks]
 
@@ -100,36 +138,45 @@ def _batches(generator: Generator) -> Check:
 @torch.no_grad()
 def _statistics(generator: Generator) -> Check:
     """BatchNorm as an oracle: what arrives at each norm, with the batch's own statistics before it, against what is stored."""
-    norms = [
-        m
-        for m in generator.module.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
-    ]
-    if not norms:
+    if generator.latent.prior == "image":
+        return Check("BatchNorm statistics", "not applicable", _MADE_UP)
+    seen = norm_moments(generator.module, lambda: generator(*_draw(generator, _SAMPLES)))
+    if not seen:
         return Check(
             "BatchNorm statistics", "not applicable", "no BatchNorm keeps statistics: nothing in the file can tell"
         )
-    if generator.latent.prior == "image":
-        return Check(
-            "BatchNorm statistics",
-            "not applicable",
-            "training saw real pictures, and made-up ones have other statistics",
-        )
-    found: list[float] = []
-    handles = [norm.register_forward_hook(partial(_as_in_training, found)) for norm in norms]
-    try:
-        generator(*_draw(generator, _SAMPLES))
-    finally:
-        for handle in handles:
-            handle.remove()
-    fit = sum(found) / len(found) if found else 0.0
+    found = [gaussian_kl(one.measured, one.stored) for one in seen]
+    fit = sum(found) / len(found)
     verdict: Verdict = "ok" if fit <= HEALTHY else "doubtful" if fit <= UNFIT else "wrong"
     says = f"mean KL {fit:.2g} over {len(found)} norms between measured and stored statistics (healthy ≤ {HEALTHY}, unfit > {UNFIT})"
     return Check("BatchNorm statistics", verdict, says, fit)
 
 
-def _as_in_training(found: list[float], norm: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> Tensor:
-    """Notes the mismatch at one norm and goes on with the batch's statistics, as training did."""
+def norm_moments(module: nn.Module, run: Callable[[], object]) -> list[Moments]:
+    """What arrives at each BatchNorm that keeps statistics while ``run`` calls ``module``, in the order of execution.
+
+    Each norm goes on with the batch's own statistics, as in training; everything else runs in the mode it is in.
+    """
+    found: list[Moments] = []
+    norms = {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None
+    }
+    handles = [part.register_forward_hook(partial(_as_in_training, found, name)) for name, part in norms.items()]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _as_in_training(
+    found: list[Moments], name: str, norm: nn.Module, args: tuple[Tensor, ...], _output: Tensor
+) -> Tensor:
+    """Notes the moments at one norm and goes on with the batch's statistics, as training did."""
     assert (
         isinstance(norm, nn.modules.batchnorm._BatchNorm)
         and norm.running_mean is not None
@@ -138,7 +185,7 @@ def _as_in_training(found: list[float], norm: nn.Module, args: tuple[Tensor, ...
     x = args[0]
     dims = [dim for dim in range(x.dim()) if dim != 1]
     var, mean = torch.var_mean(x, dims, correction=0)
-    found.append(gaussian_kl((mean, var), (norm.running_mean, norm.running_var)))
+    found.append(Moments(name, (mean, var), (norm.running_mean, norm.running_var)))
     return nn.functional.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
 
 
@@ -202,6 +249,23 @@ def _judges(gan: Gan) -> Check:
     gap = float(made.mean() - noise.mean()) / spread
     says = f"generated images score {abs(gap):.1f} standard deviations {'above' if gap > 0 else 'below'} uniform noise"
     return Check("discriminator", "ok" if torch.isfinite(made).all() else "wrong", says, gap)
+
+
+def _knows(gan: Gan) -> Check:
+    """Whether the discriminator's BatchNorm can have seen this generator's images in training."""
+    name, discriminator = "discriminator's BatchNorm", gan.discriminator
+    assert discriminator is not None
+    if gan.generator.latent.prior == "image":
+        return Check(name, "not applicable", _MADE_UP)
+    z, labels = _draw(gan.generator, _SAMPLES)
+    with torch.no_grad():
+        images = gan.generator(z, labels)
+    seen = norm_moments(discriminator.module, lambda: discriminator(images, labels))
+    if not seen:
+        return Check(name, "not applicable", "no BatchNorm keeps statistics: nothing in the file can tell")
+    excess = excess_variance(seen)
+    says = f"generated images vary more than was stored by {excess:.2g} (own discriminators up to {OWN_EXCESS}, foreign above {FOREIGN})"
+    return Check(name, "ok" if excess <= FOREIGN else "doubtful", says, excess)
 
 
 def described(checks: list[Check]) -> Iterator[str]:

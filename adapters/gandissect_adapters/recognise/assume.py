@@ -22,6 +22,7 @@ KEYS = (
     "padding",
     "discriminator-output",
     "discriminator-unit",
+    "discriminator-network",
     "condition",
     "norm",
 )

@@ -52,7 +52,8 @@ class StateDict:
 
     ``slots`` are the submodule paths of ``_metadata`` (parameterless ones included), None where it is lost. ``records`` say the
     class and attributes of every submodule where the file pickles whole modules. ``file`` is the mapping it was found in,
-    ``around`` the flat state dict that it was split from (its own names there start with the last part of ``name``).
+    ``around`` the flat state dict that it was split from (its own names there start with the last part of ``name``), ``encoder`` the
+    tensors of an autoencoder before this decoder.
     """
 
     name: str
@@ -64,6 +65,7 @@ class StateDict:
     records: Mapping[str, Record] = field(default_factory=dict, repr=False)
     file: Mapping[str, object] = field(default_factory=dict, repr=False)
     around: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    encoder: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 def find_networks(tree: Mapping[str, object], file_hint: str = "") -> list[StateDict]:

@@ -9,6 +9,7 @@ from gandissect.analyzer import Analyzer
 from gandissect.plugins import hookimpl
 
 from .analyzer import DiscriminatorCheck
+from .belonging import DOUBT, Belonging, belonging
 from .fragility import Fragility, fragility
 from .gaze import Gaze, gaze
 from .perturbed import perturbations
@@ -17,8 +18,10 @@ from .unit_section import unit_section
 from .units import Agreement, UnitVerdict, UnitVerdicts, unit_verdicts
 
 __all__ = [
+    "DOUBT",
     "OPTIMUM",
     "Agreement",
+    "Belonging",
     "DiscriminatorCheck",
     "Fragility",
     "Gaze",
@@ -26,6 +29,7 @@ __all__ = [
     "Standing",
     "UnitVerdict",
     "UnitVerdicts",
+    "belonging",
     "fragility",
     "gaze",
     "perturbations",

@@ -21,6 +21,7 @@ from gandissect.session import Images, Session, Want
 from gandissect.streams import Scores as ScoreStream
 from gandissect_plugins.attributions.trained import trained_p
 
+from .belonging import belonging, doubted, headed
 from .fragility import fragility
 from .gaze import gaze
 from .perturbed import perturbations
@@ -78,6 +79,16 @@ class DiscriminatorCheck(Analyzer):
     def run(self, session: Session) -> Iterator[Section]:
         n = min(session.n, self.options.samples)
         images, scores = session.images(n), _numbers(session.scores(n))
+        real = session.real_images(self.options.real) if session.real is not None else None
+        own = belonging(session, images, real)
+        if own is None or not own.foreign:
+            yield from self._sections(session, images, scores)
+            return
+        first, *rest = map(doubted, self._sections(session, images, scores))
+        yield headed(first, own.finding())
+        yield from rest
+
+    def _sections(self, session: Session, images: Tensor, scores: Scores) -> Iterator[Section]:
         told = self._told(session, images, scores)
         yield scores_section(session, told)
         yield order_section(session, images, scores, self.options.shown)

@@ -43,6 +43,7 @@ REFERENCES = (
         "Goodfellow, I., Shlens, J. & Szegedy, C.", 2015, "Explaining and harnessing adversarial examples", "ICLR"
     ),
     Reference("Madry, A. et al.", 2018, "Towards deep learning models resistant to adversarial attacks", "ICLR"),
+    Reference("Ioffe, S. & Szegedy, C.", 2015, "Batch normalization: accelerating deep network training", "ICML"),
     Reference("Zeiler, M. & Fergus, R.", 2014, "Visualizing and understanding convolutional networks", "ECCV"),
 )
 SCORES = """
@@ -51,6 +52,11 @@ probability that a real image scores higher than a sample; ½ is chance, and it 
 0.75; *D ahead*: above 0.75; *D far ahead*: above 0.95, where the classic loss leaves G hardly a gradient; *G ahead*: below 0.45;
 *saturated*: nine of ten scores beyond ±9.2, where a sigmoid is within 1e-4 of 0 or 1. A Wasserstein or hinge critic gives no log-odds:
 for it cross-entropy, calibration and saturation say nothing, AUC and the order do.
+
+*Probably not of this GAN*: BatchNorm stores the mean variance of the batches that it saw, and about half of those were generated
+images. Images that vary far more inside it than was stored, beyond a factor that all units share, were not among them (nor real
+images, where there are any): the discriminator is of another GAN, or one of the networks is not built as it was trained. Silence
+is no proof: images that are alike, or vary less, pass, and without stored statistics nothing is tested.
 """
 ORDER = """
 The samples with the highest and lowest scores. Spearman's correlation says what simple properties go with the score; p against all
