@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from gandissect.blocks import Finding, Json, Pixels, Section, jsonable
 from gandissect.errors import UsageError
 
 SCHEMA_VERSION = "1.0"
+ALIKE = 0.4  # share of common words from which on two findings of a section are of one kind
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,23 @@ class Report:
     def findings(self, limit: int = 5) -> tuple[tuple[Finding, Section], ...]:
         """The ``limit`` weightiest findings, each with the section that carries its evidence.
 
-        No analyzer gives more than two of them while another one has something to say.
+        Of findings of one kind only the weightiest is here, and no analyzer gives more than two while another one has
+        something to say.
         """
-        found = [(finding, section) for section in self.sections for finding in section.findings]
-        found.sort(key=lambda pair: -pair[0].weight)
+        return tuple((finding, section) for finding, section, _ in self.headlines(limit))
+
+    def headlines(self, limit: int = 5) -> tuple[tuple[Finding, Section, int], ...]:
+        """:meth:`findings`, each with the number of further ones of its kind that its section has."""
+        found = [(*kind, section) for section in self.sections for kind in _kinds(section.findings)]
+        found.sort(key=lambda item: -item[0].weight)
         given: Counter[str] = Counter()
-        first: list[tuple[Finding, Section]] = []
-        rest: list[tuple[Finding, Section]] = []
-        for pair in found:
-            given[pair[1].analyzer] += 1
-            (first if given[pair[1].analyzer] <= 2 else rest).append(pair)
+        first: list[tuple[Finding, Section, int]] = []
+        rest: list[tuple[Finding, Section, int]] = []
+        for finding, more, section in found:
+            given[section.analyzer] += 1
+            (first if given[section.analyzer] <= 2 else rest).append((finding, section, more))
         chosen = [*first, *rest][:limit]
-        return tuple(sorted(chosen, key=lambda pair: -pair[0].weight))
+        return tuple(sorted(chosen, key=lambda item: -item[0].weight))
 
     @property
     def failed(self) -> tuple[Section, ...]:
@@ -147,6 +154,29 @@ class Report:
             '<iframe sandbox="allow-scripts" style="width:100%;height:800px;border:0" '
             f'title="{html.escape(self.title)}" srcdoc="{html.escape(page)}"></iframe>'
         )
+
+
+def _kinds(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
+    """The weightiest finding of each kind, and how many more of that kind there are."""
+    kinds: list[list[Finding]] = []
+    for finding in sorted(findings, key=lambda finding: -finding.weight):
+        kind = next((kind for kind in kinds if alike(kind[0].text, finding.text)), None)
+        kinds.append([finding]) if kind is None else kind.append(finding)
+    return [(kind[0], len(kind) - 1) for kind in kinds]
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two sentences say the same of different things: their words without names, emphasis and numbers overlap.
+
+    The overlap is the Jaccard index of the two sets of words.
+    """
+    first, second = _words(one), _words(other)
+    return len(first & second) >= ALIKE * max(1, len(first | second))
+
+
+def _words(text: str) -> set[str]:
+    """Words of two letters and more, without what stands in emphasis or in code."""
+    return set(re.findall(r"[^\W\d_]{2,}", re.sub(r"`[^`]*`|\*+[^*]+\*+", " ", text.lower())))
 
 
 @runtime_checkable

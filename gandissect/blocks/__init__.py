@@ -26,7 +26,7 @@ from gandissect.blocks.base import (
 from gandissect.blocks.figures import Bar, Graph, Guide, Heatmap, Histogram, Line, Multiples, Node, Scatter, Series
 from gandissect.blocks.pictures import Bar1, Card, Compare, Gallery, Image, ImageGrid, Overlay, Strip, to_uint8
 from gandissect.blocks.section import Section
-from gandissect.blocks.text import Code, Data, Fold, Html, Table, Tabs, Text
+from gandissect.blocks.text import Code, Data, Fold, Html, Table, Tabs, Text, all_blocks, in_tabs
 
 __all__ = [
     "UNCHECKED",
@@ -65,6 +65,8 @@ __all__ = [
     "Tabs",
     "Text",
     "Trust",
+    "all_blocks",
+    "in_tabs",
     "jsonable",
     "to_uint8",
 ]

@@ -5,7 +5,7 @@ Table(("R", "G", "B"), [(0.1, 0.2, -0.3)])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,9 +38,24 @@ class Tabs(Block):
     blocks: tuple[Block, ...]
 
 
+def in_tabs(named: Mapping[str, Block]) -> list[Block]:
+    """Blocks by name, of which the reader sees one at a time; one alone needs no tab."""
+    return [Tabs(tuple(named), tuple(named.values()))] if len(named) > 1 else list(named.values())
+
+
+def all_blocks(blocks: Iterable[Block]) -> list[Block]:
+    """Blocks in reading order, those inside folds and tabs included."""
+    out: list[Block] = []
+    for block in blocks:
+        out.append(block)
+        if isinstance(block, Fold | Tabs):
+            out.extend(all_blocks(block.blocks))
+    return out
+
+
 @dataclass(frozen=True)
 class Table(Block):
-    """Rows of cells; numbers are right-aligned and rounded to four significant digits in HTML, kept whole in JSON."""
+    """Rows of cells; numbers are right-aligned, in HTML with four significant digits (p and q with two), whole in JSON."""
 
     kind: ClassVar[str] = "table"
     columns: tuple[str, ...]

@@ -18,6 +18,7 @@ from gandissect.cli.console import printable
 from gandissect.cli.latents import SUFFIXES, Points, saved_points
 from gandissect.cli.source import located
 from gandissect.errors import UsageError
+from gandissect.wording import p_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,7 @@ class Outcome:
 
     def line(self, own: int) -> str:
         """The outcome as it is printed."""
-        rank = "" if self.p is None else f", larger than of {self.beyond} of {own} own images (p = {self.p:.2g})"
+        rank = "" if self.p is None else f", larger than of {self.beyond} of {own} own images ({p_value(self.p)})"
         return f"{self.image}: error {self.error:.2g} % of the range, PSNR {self.psnr:.1f} dB{rank}"
 
 

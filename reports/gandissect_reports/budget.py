@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gandissect.blocks import Gallery, Section
+from gandissect.blocks import Gallery, Section, all_blocks
 from gandissect.errors import UsageError
-from gandissect_reports.page import all_blocks
 from gandissect_reports.picture_views import card_sheet
 from gandissect_reports.sheets import Fidelity
 

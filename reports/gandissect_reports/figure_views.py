@@ -91,7 +91,7 @@ def _(block: Table, page: Page, path: str) -> Markup:
     rows = [list(row) for row in block.rows]
     numeric = [any(_is_number(row[i]) for row in rows if i < len(row)) for i in range(len(block.columns))]
     behind = to_numbers(block.columns, rows) if len(rows) > 12 else None
-    return page.fill("table", block=block, rows=to_cells(rows), numeric=numeric, behind=behind)
+    return page.fill("table", block=block, rows=to_cells(rows, block.columns), numeric=numeric, behind=behind)
 
 
 @view.register
@@ -188,7 +188,7 @@ def _table_of_cells(values: np.ndarray, colours: np.ndarray, block: Heatmap) -> 
         return {
             "text": _fixed(value, decimals),
             "back": "#" + bytes(int(v) for v in colour).hex(),
-            "ink": "#fff" if is_dark(colour) else "#111",
+            "ink": "#fff" if is_dark(colour) else "#000",
             "hover": f"{block.rows[r]}, {block.columns[c]}: {said}",
         }
 

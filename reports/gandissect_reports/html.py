@@ -18,12 +18,12 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-from gandissect.blocks import Block, Html, Section
+from gandissect.blocks import Block, Html, Section, all_blocks
 from gandissect.report import Provenance, Report
 from gandissect_reports import figure_views, picture_views  # noqa: F401 - they register the views of the blocks
 from gandissect_reports.budget import DEFAULT_SIZE, STEPS, first_step, next_step, shortened, to_bytes
 from gandissect_reports.json_file import report_to_script
-from gandissect_reports.page import Page, all_blocks, card_anchors, environment, section_names, to_cells
+from gandissect_reports.page import Page, card_anchors, environment, section_names, to_cells
 from gandissect_reports.prose import number, printable
 from gandissect_reports.sheets import Fidelity, make_sheet
 
@@ -98,7 +98,7 @@ def write_page(report: Report, fidelity: Fidelity, note: str) -> str:
             report=report,
             parts=parts,
             groups=[(name, list(group)) for name, group in groupby(parts, lambda part: part.section.analyzer)],
-            findings=[(finding, by_section[id(section)]) for finding, section in report.findings()],
+            findings=[(finding, by_section[id(section)], more) for finding, section, more in report.headlines()],
             undone=[part for part in parts if part.section.status != "done"],
             strip=strip,
             style=Markup(style()),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import singledispatch
+from itertools import zip_longest
 from typing import ClassVar
 
 import numpy as np
@@ -31,7 +32,7 @@ from gandissect.blocks import (
 )
 from gandissect.report import Report
 from gandissect_reports.plots import series_points
-from gandissect_reports.prose import number, printable
+from gandissect_reports.prose import in_column, printable
 
 ROWS = 30  # of a table; the JSON has all
 FENCE = "````"
@@ -56,8 +57,8 @@ def _parts(report: Report) -> Iterator[str]:
         yield "**Interrupted.** The run was stopped before its end."
     yield "## Findings"
     yield "\n".join(
-        f"- {safe(finding.text)} *({plain(finding.trust.label)}: {plain(finding.trust.tested)})*"
-        for finding, _ in report.findings()
+        f"- {safe(finding.text)} *({plain(finding.trust.label)}: {plain(finding.trust.tested)})*{_more(section, more)}"
+        for finding, section, more in report.headlines()
     )
     undone = [section for section in report.sections if section.status != "done"]
     if undone:
@@ -75,12 +76,22 @@ def _parts(report: Report) -> Iterator[str]:
     yield table(("what", "value"), rows)
 
 
+def _more(section: Section, more: int) -> str:
+    """Where the other findings of a kind are."""
+    return f" And {more} more in *{plain(section.title)}*." if more else ""
+
+
 def _section(section: Section) -> Iterator[str]:
     """The paragraphs of one section."""
     yield f"## {plain(section.title)}"
     if section.status != "done":
         yield f"*{section.status}*"
     yield safe(section.summary)
+    yield "\n".join(
+        f"- {safe(finding.text)} *({plain(finding.trust.label)})*"
+        for finding in section.findings
+        if finding.text not in section.summary
+    )
     for block in section.blocks:
         yield words(block)
     if section.meaning:
@@ -200,7 +211,10 @@ def code(source: str, language: str = "") -> str:
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """A table of the first rows, and how many there are where that is not all."""
     lines = [_line([plain(name) or " " for name in columns]), _line(["---"] * len(columns))]
-    lines += [_line([plain(number(cell)) for cell in row]) for row in rows[:ROWS]]
+    lines += [
+        _line([plain(in_column(cell, name)) for cell, name in zip_longest(row, columns[: len(row)], fillvalue="")])
+        for row in rows[:ROWS]
+    ]
     more = f"\n\n*The first {ROWS} of {len(rows)} rows; the JSON has all.*" if len(rows) > ROWS else ""
     return "\n".join(lines) + more
 

@@ -17,17 +17,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, singledispatch
+from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gandissect.blocks import Bar1, Block, Card, Cell, Fold, Gallery, Section, Tabs, jsonable
-from gandissect_reports.prose import anchor, inline, markdown, number, slug
+from gandissect.blocks import Bar1, Block, Card, Cell, Gallery, Section, all_blocks, jsonable
+from gandissect_reports.prose import anchor, in_column, inline, markdown, number, slug
 from gandissect_reports.sheets import Fidelity
 
 ROWS_SHOWN, CELLS_SHOWN = 100, 600  # at most, of the numbers behind a figure; the CSV has all
+OWN_ANCHORS = ("top", "main", "findings", "not-done", "provenance", "report-data")
 STATUS = {"done": "●", "partly": "◐", "skipped": "○", "failed": "✕"}
 LEVEL = {"checked": "✓", "weak": "~", "unchecked": "?"}
 
@@ -116,7 +118,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    templates.filters.update(inline=inline, markdown=markdown, number=number, fragment=fragment, short=short)
+    templates.filters.update(
+        inline=inline, markdown=markdown, number=number, fragment=fragment, short=short, fitting=fitting
+    )
     templates.filters.update(dict_json=dict_json, bar_share=bar_share)
     templates.globals.update(STATUS=STATUS, LEVEL=LEVEL)
     return templates
@@ -134,6 +138,16 @@ def short(text: str, most: int) -> str:
     return f"{text[: most // 2]}…{text[len(text) - (most - most // 2 - 1) :]}"
 
 
+def fitting(texts: Sequence[str], most: int) -> str:
+    """As many of ``texts`` as ``most`` letters hold, at least one, shortened where it is longer; dots stand for the rest."""
+    fit: list[str] = []
+    for text in texts:
+        if fit and len(", ".join([*fit, text])) > most:
+            break
+        fit.append(text)
+    return short(", ".join(fit), most) + ", …" * (len(fit) < len(texts))
+
+
 def dict_json(values: object) -> str:
     """A value for a ``data-`` attribute; numbers that are none become null."""
     return json.dumps(jsonable(values), ensure_ascii=False, separators=(",", ":"))
@@ -145,15 +159,19 @@ def bar_share(bar: Bar1, value: float) -> str:
     return f"{min(1.0, max(0.0, share)):.4g}"
 
 
-def to_cells(rows: Iterable[Sequence[Cell]]) -> list[list[Shown]]:
-    """Rows of cells ready for a table."""
-    return [[_to_cell(cell) for cell in row] for row in rows]
+def to_cells(rows: Iterable[Sequence[Cell]], columns: Sequence[str] = ()) -> list[list[Shown]]:
+    """Rows of cells ready for a table; the names of its columns say which numbers are p-values."""
+    return [
+        [_to_cell(cell, column) for cell, column in zip_longest(row, columns[: len(row)], fillvalue="")] for row in rows
+    ]
 
 
-def _to_cell(cell: Cell) -> Shown:
+def _to_cell(cell: Cell, column: str) -> Shown:
     """One cell: numbers rounded for the eye, whole for sorting."""
     numeric = isinstance(cell, int | float) and not isinstance(cell, bool)
-    return Shown(number(cell), numeric, repr(float(cell)) if numeric and isinstance(cell, int | float) else "")
+    return Shown(
+        in_column(cell, column), numeric, repr(float(cell)) if numeric and isinstance(cell, int | float) else ""
+    )
 
 
 def to_numbers(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Numbers:
@@ -164,7 +182,9 @@ def to_numbers(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Number
     writer.writerow([harmless(name) for name in columns])
     writer.writerows([harmless(cell) for cell in row] for row in rows)
     coded = base64.b64encode(file.getvalue().encode("utf-8", "replace")).decode("ascii")
-    return Numbers(tuple(columns), to_cells(rows[:shown]), len(rows), f"data:text/csv;charset=utf-8;base64,{coded}")
+    return Numbers(
+        tuple(columns), to_cells(rows[:shown], columns), len(rows), f"data:text/csv;charset=utf-8;base64,{coded}"
+    )
 
 
 def harmless(cell: Cell) -> Cell:
@@ -174,29 +194,19 @@ def harmless(cell: Cell) -> Cell:
     return float(f"{cell:.7g}") if isinstance(cell, float) else cell
 
 
-def all_blocks(blocks: Iterable[Block]) -> list[Block]:
-    """Blocks in reading order, those inside folds and tabs included."""
-    out: list[Block] = []
-    for block in blocks:
-        out.append(block)
-        if isinstance(block, Fold | Tabs):
-            out.extend(all_blocks(block.blocks))
-    return out
-
-
 def section_names(sections: Sequence[Section]) -> list[str]:
-    """An anchor for each section: the analyzer's name, or the title's, numbered where it repeats."""
-    names: list[str] = []
+    """An anchor for each section: the analyzer's name, or the title's, numbered where it repeats or the page has it itself."""
+    names = list(OWN_ANCHORS)
     for section in sections:
         wanted = slug(section.analyzer or section.title)
         names.append(
             next(
                 name
-                for n in range(1, len(sections) + 2)
+                for n in range(1, len(sections) + len(OWN_ANCHORS) + 2)
                 if (name := wanted if n == 1 else f"{wanted}-{n}") not in names
             )
         )
-    return names
+    return names[len(OWN_ANCHORS) :]
 
 
 def card_anchors(sections: Sequence[Section], names: Sequence[str]) -> dict[tuple[str, str], str]:

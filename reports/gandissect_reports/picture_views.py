@@ -45,9 +45,9 @@ def _(block: Overlay, page: Page, path: str) -> Markup:
     shared = max((peak for peak in peaks if math.isfinite(peak)), default=0.0)
     words = [map_words(item, block.signed) for item in block.maps]
     labels = [
-        " · ".join(
+        "\u00a0· ".join(
             part
-            for part in (label, word or ("" if block.shared_scale else f"max {number(float(f'{peak:.3g}'))}"))
+            for part in (label, word or ("" if block.shared_scale else f"max {number(float(f'{peak:.2g}'))}"))
             if part
         )
         for label, word, peak in zip(_padded(block.labels, len(peaks)), words, peaks, strict=True)

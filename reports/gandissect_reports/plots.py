@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from gandissect.blocks import Bar, Histogram, Line, Multiples, Series
 from gandissect_reports.colours import CATEGORIES, ROLES, names_to_variables, role_to_variable
+from gandissect_reports.prose import typeset
 from gandissect_reports.sheets import LETTER
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ class Key:
 
 def line_plot(block: Line, name: str) -> tuple[Markup, list[Key]]:
     """The lines of ``block`` with their intervals as bands."""
-    from matplotlib.ticker import LogFormatter
-
     variables = _variables(block.series)
 
     def paint(axes: Axes) -> None:
@@ -71,15 +70,26 @@ def line_plot(block: Line, name: str) -> tuple[Markup, list[Key]]:
             if len(series.low) and len(series.high):
                 axes.fill_between(x, list(series.low), list(series.high), color=colour, alpha=0.18, linewidth=0)
         if block.log_y:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(LogFormatter())  # the default writes formulas, which are not parsed here
-            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+            _log_ticks(axes)
         _name_places(axes, block.series)
         axes.set_xlabel(block.x_label)
         axes.set_ylabel(block.y_label)
         axes.grid(True, axis="y")
 
     return draw(paint, name), _line_keys(block.series, variables)
+
+
+def _log_ticks(axes: Axes) -> None:
+    """A logarithmic y axis with ticks such as 10⁻² and 3 × 10⁻²."""
+    from matplotlib.ticker import LogFormatter
+
+    class Powers(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return typeset(super().__call__(x, pos).replace("\N{MINUS SIGN}", "-")).removeprefix("1 × ")
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(Powers())  # the default writes formulas, which are not parsed here
+    axes.yaxis.set_minor_formatter(Powers(labelOnlyBase=False))
 
 
 def bar_plot(block: Bar, name: str) -> tuple[Markup, list[Key]]:

@@ -102,7 +102,10 @@ def _plane(points: Floats, block: Scatter) -> Placed:
     tags: list[Word] = []
     for guide, (from_x, from_y), (to_x, to_y) in zip(block.guides, guides[::2], guides[1::2], strict=True):
         lines.append(Segment(float(from_x), float(from_y), float(to_x), float(to_y), "guide"))
-        tags.append(Word(float(to_x) - 4, float(to_y) - 5 if to_x > from_x else float(to_y) + 12, guide.label, "end"))
+        above = float(to_y) - 5 if to_x > from_x else float(to_y) + 12
+        while any(abs(above - tag.y) < 14 and abs(float(to_x) - 4 - tag.x) < 7 * len(guide.label) for tag in tags):
+            above -= 3
+        tags.append(Word(float(to_x) - 4, above, guide.label, "end"))
     names = [*block.axes, "", ""]
     words.append(Word((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, names[0], strong=True))
     words.append(Word(16, (TOP + HEIGHT - BOTTOM) / 2, names[1], turned=True, strong=True))

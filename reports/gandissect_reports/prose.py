@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from markupsafe import Markup, escape
 
 from gandissect.blocks import Cell
+from gandissect.wording import p_number
 
 # Control characters, lone surrogates, and marks that reorder text (a layer name could pose as another one).
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 POWER = re.compile(r"(?<=\d)e([+-]\d+)\b")
 MINUS = re.compile(r"(?<![^\s(\[/])-(?=\.?\d)")
+P_COLUMN = re.compile(r"(^|\s)[pq]($|,|\sof\s)")  # "p", "adjusted p", "p, adjusted", "adjusted p of the mean"
 ITEM = re.compile(r"\s*(?:[-*]|(\d+)[.)])\s+(.*)")
 
 
@@ -52,7 +54,7 @@ def number(value: Cell) -> str:
     if isinstance(value, str):
         return typeset(value)
     if isinstance(value, int):
-        grouped = f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
+        grouped = f"{value:,}" if abs(value) >= 10_000 else str(value)
         return grouped.replace("-", "−")
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
@@ -60,6 +62,13 @@ def number(value: Cell) -> str:
     if power:
         return f"{mantissa} × 10{str(int(power)).translate(SUPERSCRIPT)}".replace("-", "−")
     return mantissa.replace("-", "−")
+
+
+def in_column(value: Cell, column: str) -> str:
+    """A table cell as text; probabilities of a column of p or q as people write them."""
+    if isinstance(value, float) and 0 <= value <= 1 and P_COLUMN.search(column):
+        return p_number(value)
+    return number(value)
 
 
 def typeset(text: str) -> str:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 import gandissect
 from gandissect.adapter import Networks
-from gandissect.blocks import Gallery, Heatmap, Line, Table
+from gandissect.blocks import Gallery, Heatmap, Line, Table, all_blocks
 from gandissect.concepts import CallableSegmenter, Concept, Segmenter, Vocabulary
 from gandissect.gan import LatentSpace, Opening
 from gandissect.probing.building import build_gan
@@ -385,7 +385,7 @@ def test_the_section_shows_roles_doses_and_places() -> None:
     sections = list(DissectionAnalyzer(options).run(session))
     section = sections[-1]
     assert section.title == "What units cause" and "removes 100 %" in section.summary
-    kinds = [type(block) for block in section.blocks]
+    kinds = [type(block) for block in all_blocks(section.blocks)]
     assert kinds.count(Line) == 3 and kinds.count(Heatmap) == 2
     table = next(block for block in section.blocks if isinstance(block, Table) and block.columns[-1] == "role")
     roles = {row[0]: row[-1] for row in table.rows}

@@ -21,7 +21,7 @@ from gandissect_plugins.features import (
 from gandissect_plugins.features.analyzer import FeatureOptions
 from gandissect_plugins.features.groups import halves
 
-from gandissect.blocks import Fold, Scatter, Section
+from gandissect.blocks import Scatter, Section, all_blocks
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.errors import UnknownName, UsageError
 from gandissect.options import option
@@ -38,8 +38,7 @@ def clusters(n: int = 120, seed: int = 0, gap: float = 6.0) -> tuple[np.ndarray,
 
 
 def scatters(section: Section) -> list[Scatter]:
-    blocks = [inner for block in section.blocks for inner in (block.blocks if isinstance(block, Fold) else (block,))]
-    return [block for block in blocks if isinstance(block, Scatter)]
+    return [block for block in all_blocks(section.blocks) if isinstance(block, Scatter)]
 
 
 def test_two_clusters_are_told_apart_on_held_out_samples() -> None:

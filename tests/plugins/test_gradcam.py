@@ -10,7 +10,7 @@ from gandissect_plugins.gradcam import CamCheck, GradCam, explain_concepts, expl
 from torch import Tensor, nn
 
 from gandissect.adapter import Networks
-from gandissect.blocks import Overlay, Section, Text
+from gandissect.blocks import Overlay, Section, Text, all_blocks
 from gandissect.concepts import Concept, Segmenter, Vocabulary
 from gandissect.errors import UnknownName
 from gandissect.gan import Discriminator, Gan, LatentSpace, LayerInfo, Opening
@@ -140,7 +140,7 @@ def test_without_shuffled_weights_nothing_becomes_a_finding() -> None:
 def test_real_images_get_a_section_of_their_own_with_signed_maps() -> None:
     session = session_of(CornerDiscriminator(), real=RealImages.from_tensor(corner_images()))
     sections = list(GradCam({"shuffles": 1}).run(session))
-    overlays = [block for block in sections[1].blocks if isinstance(block, Overlay)]
+    overlays = [block for block in all_blocks(sections[1].blocks) if isinstance(block, Overlay)]
     assert sections[1].title.endswith("real images")
     assert overlays and all(overlay.signed and not overlay.shared_scale for overlay in overlays)
 

@@ -12,6 +12,7 @@ from gandissect_plugins.inversion.measuring import affordable
 from gandissect_plugins.inversion.sections import error_colours, real_section
 from torch import Tensor, nn
 
+import gandissect
 from gandissect.adapter import Networks
 from gandissect.concepts import CallableSegmenter, Vocabulary
 from gandissect.errors import NoSuchCapability, UsageError
@@ -308,3 +309,33 @@ def test_error_colours_are_viridis_from_zero() -> None:
     assert full == pytest.approx(0.5)
     assert coloured_maps[0, 5, 5].tolist() == [68, 1, 84]
     assert coloured_maps[0, 0, 0].tolist() == [253, 231, 36]
+
+
+class Back(nn.Module):
+    """The exact inverse of a :class:`Linear` generator."""
+
+    def __init__(self, net: Linear) -> None:
+        super().__init__()
+        self.inverse = nn.Parameter(torch.linalg.pinv(net.weight.detach()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.inverse
+
+
+def test_the_search_starts_where_the_checkpoints_own_encoder_says() -> None:
+    torch.manual_seed(0)
+    net = Linear()
+    gan = gandissect.wrap(net, encoder=Back(net), latent=(6,), output_range=(-1.0, 1.0))
+    session = Session(gan, n=100)
+    found = invert(session, held_out(session, 20).images, Effort(steps=1))
+    assert found.encoded is not None
+    assert found.encoded.max() < 1e-4
+    assert found.error.max() < 1e-3
+    section = next(iter(Inversion({"images": 20}).run(session)))
+    assert "encoder alone, %" in str(section.to_json())
+
+
+def test_without_an_encoder_nothing_is_said_of_one() -> None:
+    torch.manual_seed(0)
+    session = Session(gandissect.wrap(Linear(), latent=(6,), output_range=(-1.0, 1.0)), n=100)
+    assert invert(session, held_out(session, 20).images, Effort(steps=1)).encoded is None

@@ -16,13 +16,15 @@ from gandissect_reports.budget import to_bytes
 from gandissect_reports.html import HtmlRenderer, script, style
 from gandissect_reports.json_file import JsonRenderer
 from gandissect_reports.markdown import MarkdownRenderer
-from gandissect_reports.prose import inline, markdown, number
+from gandissect_reports.page import Page, fitting, view
+from gandissect_reports.prose import in_column, inline, markdown, number
 from sample_pictures import scenes
 from sample_report import cards, provenance, sample_report
 
-from gandissect.blocks import Block, Card, Finding, Gallery, Heatmap, Section, Table, Text, Trust
+from gandissect.blocks import Block, Card, Finding, Gallery, Heatmap, Line, Section, Series, Table, Text, Trust
 from gandissect.errors import UsageError
 from gandissect.report import Provenance, Renderer, Report
+from gandissect.wording import p_value
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\x00\x1b\u202e</SCRIPT><!--"
 TRUST = Trust(EVIL, EVIL)
@@ -199,11 +201,36 @@ def test_a_finding_that_is_the_summary_is_said_once_with_its_chip(report: Report
 
 
 def test_at_most_five_findings_are_on_the_first_screen(report: Report) -> None:
-    section = Section("s", findings=[Finding(f"finding {i}", TRUST, i / 10) for i in range(9)])
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    section = Section("s", findings=[Finding(f"{word} {word}s", TRUST, i / 10) for i, word in enumerate(words)])
     text = HtmlRenderer().render(replace(report, sections=(section,)), {})
     first = text[text.index('id="findings"') : text.index("</header>")]
     assert first.count('class="chip') == 5
-    assert "finding 8" in first
+    assert "nine nines" in first and "more</a>" not in first
+
+
+def test_of_findings_of_one_kind_the_first_screen_has_the_weightiest_and_says_how_many_more(report: Report) -> None:
+    kind = [Finding(f"`z[{i}]` carries {i} % of the effect on *thing {i}*.", TRUST, i / 10) for i in range(7)]
+    section = Section("s", findings=[*kind, Finding("**Two units** draw the same thing.", TRUST, 0.01)], analyzer="a")
+    told = replace(report, sections=(section,))
+    text = HtmlRenderer().render(told, {})
+    first, below = text[text.index('id="findings"') : text.index("</header>")], text[text.index('id="a"') :]
+    assert [finding.text for finding, _ in told.findings()] == [kind[6].text, section.findings[-1].text]
+    assert first.count('class="chip') == 2 and ">s and 6 more</a>" in first
+    assert "And 6 more in *s*." in MarkdownRenderer().render(told, {})
+    assert "5 more findings" in below and all(f'<code class="whole">z[{i}]</code>' in below for i in range(7))
+    assert len(told.to_dict()["sections"][0]["findings"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [("p", ["< 0.001", "0.0043", "0.82", "1", "–"]), ("ap", ["7.114 × 10⁻⁵", "0.004313", "0.8188", "1", "–"])],
+)
+def test_probabilities_have_two_digits_and_no_more_zeros_than_a_test_resolves(column: str, shown: list[str]) -> None:
+    values = [7.114e-5, 0.004313, 0.8188, 1.0, None]
+    for name in [column] if column == "ap" else [column, "q", "adjusted p", "p, adjusted", "adjusted p of the mean"]:
+        assert [in_column(value, name) for value in values] == shown
+    assert (p_value(0.0431), p_value(2e-9, "q")) == ("p = 0.043", "q < 0.001")
 
 
 def test_what_was_skipped_or_failed_is_on_the_first_screen_with_the_way_out(page: str) -> None:
@@ -276,7 +303,7 @@ def test_markdown_has_paragraphs_lists_and_fences() -> None:
         (0.123456, "0.1235"),
         (-2, "−2"),
         (1.2e-7, "1.2 × 10⁻⁷"),
-        (12345, "12\u202f345"),
+        (12345, "12,345"),
         (float("nan"), "–"),
         (float("inf"), "∞"),
         (2019, "2019"),
@@ -325,3 +352,25 @@ def test_a_finding_that_the_summary_holds_is_not_said_again(report: Report) -> N
     section = Section("Idle", summary=f"{finding.text} Others work.", findings=[finding])
     page = HtmlRenderer().render(replace(report, sections=(section,)), {})
     assert page.split('id="idle"')[1].split('type="application/json"')[0].count(finding.text) == 1
+
+
+def test_no_anchor_is_given_twice_whatever_analyzers_are_called(report: Report) -> None:
+    names = ("overview", "overview", "findings", "provenance", "main", "top", "not-done")
+    sections = tuple(Section("s", Text("x"), analyzer=name) for name in names)
+    text = HtmlRenderer().render(replace(report, sections=(*sections, Section("t", status="skipped"))), {})
+    anchors = re.findall(r'\sid="([^"]+)"', text)
+    assert len(anchors) == len(set(anchors))
+    assert {f"#{name}" for name in re.findall(r'href="#([^"]+)"', text)} <= {f"#{name}" for name in anchors}
+
+
+def test_notes_of_a_layer_are_left_out_whole() -> None:
+    notes = ("house ×23", "dark ×20", "cluster 1 (black flat) ×7")
+    assert fitting(notes, 38) == "house ×23, dark ×20, …"
+    assert fitting(notes[:2], 38) == "house ×23, dark ×20"
+    assert len(fitting(("x" * 50,), 38)) == 38
+
+
+def test_ticks_of_a_logarithmic_axis_are_powers_of_ten() -> None:
+    block = Line((Series("power", (1.0, 2.0, 3.0), (1e-2, 1e-3, 1e-5)),), "x", "y", "falls", log_y=True)
+    text = str(view(block, Page(), "sections/0/blocks/0"))
+    assert ">10⁻³<" in text

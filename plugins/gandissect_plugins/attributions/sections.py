@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from gandissect.blocks import (
     Block,
     Cell,
     Finding,
+    Fold,
     Line,
     Overlay,
     Reference,
@@ -22,13 +23,14 @@ from gandissect.blocks import (
     Table,
     Text,
     Trust,
+    in_tabs,
     to_uint8,
 )
 from gandissect.options import option
 from gandissect.reducers import KeepSpec
 from gandissect.session import Areas, Images, Session, Want
 from gandissect.trust import adjusted
-from gandissect.wording import percent
+from gandissect.wording import p_number, p_value, percent
 from gandissect_plugins.attributions.checks import SIMILAR
 from gandissect_plugins.attributions.latent import (
     AREAS_FROM,
@@ -180,13 +182,19 @@ def pixel_section(title: str, found: ScoreExplained, names: Sequence[str], note:
     if not found.checks:
         summary = "The score does not respond: its gradient is 0 on all images, so there is nothing to attribute."
         return Section(title, *blocks, summary=summary, meaning=PIXELS, references=REFERENCES)
-    labels = tuple(f"{name}, score {score:.2f}" for name, score in zip(names, found.scores.tolist(), strict=True))
-    blocks += [_overlay(found.images, check, labels) for check in found.checks]
+    labels = tuple(f"{name}: {score:.2f}" for name, score in zip(names, found.scores.tolist(), strict=True))
+    sound = [check for check in found.checks if check.sound]
+    maps = [_overlay(found.images, check, labels) for check in (*sound, *(c for c in found.checks if not c.sound))]
+    key = "Under each sample: its score, and the map's largest value."
+    maps[0] = replace(maps[0], caption=f"{maps[0].caption} {key}")
+    blocks += maps[: len(sound)]
+    failing = tuple(maps[len(sound) :])
+    if failing:
+        blocks.append(Fold(f"Maps that do not pass their checks ({len(failing)})", failing))
     blocks += [_table(found.checks), _lines(found.checks)]
-    passed = [check for check in found.checks if check.sound]
     best = max(found.checks, key=lambda check: (check.sound, check.deletion.mean))
-    summary = f"{len(passed)} of {len(found.checks)} methods pass deletion and randomisation. {_sentence(best)}"
-    findings = [_finding(best, len(passed), len(found.checks))] if best.passed else []
+    summary = f"{len(sound)} of {len(found.checks)} methods pass deletion and randomisation. {_sentence(best)}"
+    findings = [_finding(best, len(sound), len(found.checks))] if best.passed else []
     return Section(title, *blocks, summary=summary, findings=findings, meaning=PIXELS, references=REFERENCES)
 
 
@@ -232,7 +240,7 @@ def _table(checks: Sequence[AttributionCheck]) -> Table:
     n, trained = checks[0].deletion.n, checks[0].trained
     caption = (
         f"Gains are areas between curves in logits, over {n} images. p of the discriminator against shuffled weights: "
-        f"{trained:.2g}."
+        f"{p_number(trained)}."
     )
     return Table(columns, [_row(check) for check in checks], caption=caption)
 
@@ -283,9 +291,9 @@ def _sentence(check: AttributionCheck) -> str:
 
 def _finding(check: AttributionCheck, passed: int, methods: int) -> Finding:
     trust = Trust(
-        f"p = {max(check.adjusted, check.trained):.2g} · shuffled ρ {check.similarity:.2f}",
+        f"{p_value(max(check.adjusted, check.trained))} · shuffled ρ {check.similarity:.2f}",
         f"deletion against the moved map, {check.deletion.n} images: {check.deletion}; adjusted over {methods} "
-        f"methods {check.adjusted:.2g}; discriminator against shuffled weights p = {check.trained:.2g}; similarity of maps "
+        f"methods {p_number(check.adjusted)}; discriminator against shuffled weights {p_value(check.trained)}; similarity of maps "
         f"{check.similarity:.2f} (limit {SIMILAR}); {passed} of {methods} methods pass",
     )
     return Finding(_sentence(check), trust, weight=0.4)
@@ -298,7 +306,7 @@ def latent_section(title: str, found: Sequence[LatentAttribution], space: str, *
     order = sorted(found, key=lambda row: (row.name not in special, -float(row.r2.median())))
     blocks: list[Block] = [Text(note)] if note else []
     blocks.append(_latent_table(found, space))
-    blocks += [_bars(row, space) for row in order[:3]]
+    blocks += in_tabs({row.name: _bars(row, space) for row in order[:3]})
     findings = [_latent_finding(row, special[row.name], space) for row in found if row.name in special]
     summary = (
         f"{len(special)} of {len(found)} properties hang on a single coordinate of {space} (a share of 35 %, more than by "
@@ -364,11 +372,11 @@ def _bars(row: LatentAttribution, space: str) -> Bar:
 def _latent_finding(row: LatentAttribution, p: float, space: str) -> Finding:
     first = row.order[0]
     text = (
-        f"`{space}[{first}]` carries {percent(row.share)} of the local effect on {row.name}; in a rotated latent "
+        f"`{space}[{first}]` carries {percent(row.share)} of the local effect on *{row.name}*; in a rotated latent "
         f"space no coordinate carries more than {percent(row.share_null)}."
     )
     trust = Trust(
-        f"p = {p:.2g} · R² {float(row.r2.median()):.2f}",
+        f"{p_value(p)} · R² {float(row.r2.median()):.2f}",
         f"share against 999 random rotations, adjusted over properties; moving the top coordinates against random "
         f"ones: {row.move}; agreement of LIME and ablation {float(row.agreement.median()):.2f}",
     )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from gandissect.blocks import Block, Cell, Finding, Heatmap, ImageGrid, Reference, Section, Table, Text, Trust, to_uint8
+from gandissect.wording import p_value
 from gandissect_plugins.attributions.checks import Paired
 from gandissect_plugins.attributions.trained import TRAINED
 from gandissect_plugins.concept_sensitivity.transplants import Transplant
@@ -110,7 +111,7 @@ def _summary(ranked: Sequence[Sensed], trained: float, n: int) -> str:
         assert one.pasted is not None
         words += f", most clearly *{one.concept}* ({one.pasted.change:+.3g} logits)"
     if confirmed and trained > TRAINED:
-        words += f". Shuffled weights react to images as much (p = {trained:.2g}), so this says nothing of training"
+        words += f". Shuffled weights react to images as much ({p_value(trained)}), so this says nothing of training"
     return f"{words}."
 
 
@@ -124,10 +125,11 @@ def _finding(one: Sensed, trained: float) -> Finding:
     )
     gap = pasted.gap(one.sign)
     tested = (
-        f"TCAV q = {one.q[one.best]:.2g}, held-out accuracy of the CAV {test.accuracy:.2f}; pasted from {gap.n} samples, p = {gap.p:.2g}; "
-        f"discriminator against shuffled weights p = {trained:.2g}"
+        f"TCAV {p_value(one.q[one.best], 'q')}, held-out accuracy of the CAV {test.accuracy:.2f}; "
+        f"pasted from {gap.n} samples, {p_value(gap.p)}; "
+        f"discriminator against shuffled weights {p_value(trained)}"
     )
-    return Finding(words, Trust(f"q = {one.q[one.best]:.2g}", tested), 0.5)
+    return Finding(words, Trust(p_value(one.q[one.best], "q"), tested), 0.5)
 
 
 def _scores(ranked: Sequence[Sensed]) -> Table:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gandissect.blocks import Block, Cell, Finding, Heatmap, ImageGrid, Section, Table, Tabs, Trust, to_uint8
+from gandissect.blocks import Block, Cell, Finding, Heatmap, ImageGrid, Section, Table, Trust, in_tabs, to_uint8
 from gandissect.session import Session
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 from gandissect_plugins.distribution.words import number
 from gandissect_plugins.features.spaces import thumbnails
 from gandissect_plugins.health import LabelEffect
@@ -27,7 +27,7 @@ HOPELESS = 0.1
 
 def by_name(blocks: dict[str, Block]) -> list[Block]:
     """One block as it is, several as tabs."""
-    return list(blocks.values()) if len(blocks) < 2 else [Tabs(tuple(blocks), tuple(blocks.values()))]
+    return in_tabs(blocks)
 
 
 def sweep_section(session: Session, found: Sequence[Paired]) -> Section:
@@ -133,7 +133,7 @@ def _alarms(one: Paired, seen: Probe | None) -> list[Finding]:
     label = f"paired · {m} latents"
     how = f"all pairs of {count} values on the same {m} latents; "
     how += (
-        f"against a second run of the same inputs, signs flipped, mean of all pairs p = {one.any_p:.2g}"
+        f"against a second run of the same inputs, signs flipped, mean of all pairs {p_value(one.any_p)}"
         if one.noisy
         else "no pixel changes by half a grey level of 255"
     )
@@ -161,8 +161,8 @@ def _alarms(one: Paired, seen: Probe | None) -> list[Finding]:
     ]
     if seen is not None and seen.high < seen.chance + HOPELESS * (1 - seen.chance) and seen.p >= RATE:
         text = f"**The {name} cannot be told from the images**, although it changes them: a probe tells {_rate(seen)}."
-        tested = f"permuted values of {seen.held_out} held-out samples, p = {seen.p:.2g}"
-        found.append(Finding(text, Trust(f"held-out · p = {seen.p:.2g}", tested), 0.7))
+        tested = f"permuted values of {seen.held_out} held-out samples, {p_value(seen.p)}"
+        found.append(Finding(text, Trust(f"held-out · {p_value(seen.p)}", tested), 0.7))
     return found
 
 

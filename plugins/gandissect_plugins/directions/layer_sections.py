@@ -11,7 +11,7 @@ from gandissect.blocks.base import Cell, Json
 from gandissect.errors import NoSuchCapability
 from gandissect.session import Session
 from gandissect.spaces import codes
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 
 from .comparison_section import Row
 from .effects import Rulers, fresh_samples, measure_effects, random_directions, sigma_along
@@ -202,5 +202,5 @@ def _finding(
         f"Style channel {name} alone moves {target} by {shift:+.2f} from −4σ to +4σ: {change:.1f} standard deviations, against "
         f"{null:.1f} for random channels. {percent(purity)} of all measured change is in it."
     )
-    tested = f"{target} against {random} random channels on the same {seeds} fresh samples, adjusted p {p:.2g}"
+    tested = f"{target} against {random} random channels on the same {seeds} fresh samples, adjusted {p_value(p)}"
     return Finding(text, Trust("beats 100 % of random", tested), min(1.0, change / 4))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gandissect.blocks import Bar, Block, Finding, Section, Series, Strip, Table, Text, Trust, to_uint8
+from gandissect.blocks import Bar, Block, Finding, Section, Series, Strip, Table, Text, Trust, in_tabs, to_uint8
 from gandissect.session import Session
 from gandissect.trust import adjusted
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 
 from .effects import Baseline, Effects, Rulers, measure_effects, random_directions, strip_frames
 from .probes import Probe, probe
@@ -146,8 +146,8 @@ def probe_section(
         return Section("Directions of measured properties", summary=why, status="skipped", meaning=MEANING)
     passed = passed_probes(probes)
     blocks: list[Block] = [*([Text(note)] if note else []), _effect_bars(probes), _table(probes)]
-    blocks += [_strip(session, item) for item in passed[:strips]]
-    blocks.append(_random_strip(session))
+    strip_of = {item.first.name: _strip(session, item) for item in passed[:strips]}
+    blocks += in_tabs({**strip_of, "a random direction": _random_strip(session)})
     summary = f"{len(passed)} of {len(probes)} measured properties and concepts have a direction that beats random directions."
     return Section(
         "Directions of measured properties",
@@ -163,9 +163,9 @@ def trust_of(item: Probed) -> Trust:
     """The chip of a probe's direction."""
     half = (item.first.high - item.first.low) / 2
     tested = (
-        f"accuracy on {item.first.held_out} held-out samples against all permutations of their labels, adjusted p {item.q:.2g}; "
+        f"accuracy on {item.first.held_out} held-out samples against all permutations of their labels, adjusted {p_value(item.q)}; "
         f"effect against {len(item.effects.null_shift)} random directions on the same {item.effects.seeds} fresh samples, "
-        f"adjusted p {item.effects.adjusted[item.row, item.column]:.2g}"
+        f"adjusted {p_value(item.effects.adjusted[item.row, item.column])}"
     )
     return Trust(f"held-out {item.first.accuracy:.2f} ± {half:.2f}", tested, "checked" if item.passed else "weak")
 

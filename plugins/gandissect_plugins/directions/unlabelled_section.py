@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gandissect.blocks import Block, Finding, Heatmap, Section, Table, Text, Trust
+from gandissect.blocks import Block, Finding, Heatmap, Section, Table, Text, Trust, in_tabs
 from gandissect.session import Session
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 
 from .basis import Directions
 from .consensus import source
@@ -104,11 +104,13 @@ def unlabelled_section(
         Text(" ".join([*(f"{part.method}: {len(part.names)} directions." for part in found), *notes]))
     ]
     blocks += [_heatmap(effects), _table(found, effects, [one.column for one in shown], _stability(found))]
+    strip_of: dict[str, Block] = {}
     for one in shown:
         if one.place < max(1, strips // len(found)):
             facts = _facts(one.part, one.place, effects, one.row, one.column)
             vector = one.part.vectors[one.place]
-            blocks.append(direction_strip(session, vector, one.name, facts, one.trust, space=space))
+            strip_of[one.name] = direction_strip(session, vector, one.name, facts, one.trust, space=space)
+    blocks += in_tabs(strip_of)
     passed = sum(one.trust.level == "checked" for one in shown)
     summary = f"{passed} of {len(shown)} directions visibly change a property, more than every random direction."
     return Section(title, *blocks, summary=summary, findings=findings, meaning=MEANING, references=REFERENCES)
@@ -130,7 +132,7 @@ def _trust(effects: Effects, row: int, column: int, stability: float | None) -> 
         label += f" · stability {stability:.2f}"
     tested = (
         f"{effects.properties[column]} against {len(effects.null_shift)} random directions on the same {effects.seeds} "
-        f"fresh samples, adjusted p {effects.adjusted[row, column]:.2g} over {effects.p.size} pairs"
+        f"fresh samples, adjusted {p_value(effects.adjusted[row, column])} over {effects.p.size} pairs"
     )
     return Trust(label, tested, "checked" if passed else "weak")
 

@@ -30,7 +30,7 @@ from gandissect.blocks import (
     to_uint8,
 )  # fmt: skip
 from gandissect.session import Session
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 from gandissect_plugins.dissection import UnitLabel
 
 from .clustering import NEAR_BEST
@@ -127,15 +127,11 @@ def _trust(best: Candidate) -> Trust:
         f"comes back in other samples (Jaccard {best.stability:.2f}); read from pixels of samples that nothing was fitted to, "
         "against shuffled samples; units by the dissection's null and floors"
     )
-    return Trust(f"p {_p(best.read.p)} · stability {best.stability:.2f}", tested)
+    return Trust(f"{p_value(best.read.p)} · stability {best.stability:.2f}", tested)
 
 
 def _count(units: int) -> str:
     return f"{units} unit{'s' if units != 1 else ''}"
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def _card(session: Session, item: Concept, units: Units, found: Discovery) -> Card:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gandissect.blocks import Bar1, Card, Gallery, Pixels, Trust, to_uint8
 from gandissect.session import Session
+from gandissect.wording import p_number, p_value
 
 from .causal import CausalTests, Role, UnitCause
 from .causal.words import effect_percent
@@ -133,12 +134,8 @@ def _trust(row: UnitLabel, result: Dissection) -> Trust:
         f"{int(result.tested.sum())} concepts"
     )
     if row.found:
-        return Trust(f"p {_p(row.p)} · FDR {100 * result.fdr:.0f} %", tested)
+        return Trust(f"{p_value(row.p)} · FDR {100 * result.fdr:.0f} %", tested)
     return Trust("not beyond chance" if row.q > result.fdr else "overlap too small", tested, "weak")
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def _facts(
@@ -150,7 +147,7 @@ def _facts(
         ("excess over chance", f"{row.excess:.3f}"),
         ("IoU within category", f"{row.iou_in_category:.3f}"),
         ("correlation", f"{row.correlation:.2f}; position alone {row.position_correlation:.2f}"),
-        ("p, q", f"{row.p:.2g}, {row.q:.2g}"),
+        ("p, q", f"{p_number(row.p)}, {p_number(row.q)}"),
     ]
     if cause is not None:
         facts.append(("role", str(role)))

@@ -336,7 +336,7 @@ def _scatter(
 
 
 def _p(p: float) -> str:
-    return "< 0.002" if p < 0.002 else f"= {p:.3f}"
+    return "< 0.002" if p < 0.002 else f"= {p:.2g}"
 
 
 def _label(row: UnitLabel) -> str:

@@ -20,7 +20,7 @@ from gandissect.blocks import (
     Text,
     Trust,
 )  # fmt: skip
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 
 from .causal import CausalTests
 from .causal.words import effect_percent, units_of, whole
@@ -96,7 +96,7 @@ def _findings(result: Dissection, tests: CausalTests) -> list[Finding]:
         elif test is not None:
             text += f", but switching off {units_of(len(test.units))} of `{test.layer}` removes no more of it than random units do"
         worst = max(row.p for row in result.found() if row.concept == name)
-        label = f"p {'< 0.001' if worst < 0.001 else f'≤ {worst:.3f}'} · FDR {100 * result.fdr:.0f} %"
+        label = f"{p_value(worst).replace('=', '≤')} · FDR {100 * result.fdr:.0f} %"
         tested = f"overlap against {result.draws} shuffles of the samples"
         weight = (0.9 if test is not None and test.causal else 0.6) - 0.05 * rank
         findings.append(Finding(f"{text}; chance explains {few(by_chance)} of them.", Trust(label, tested), weight))

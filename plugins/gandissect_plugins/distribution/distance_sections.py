@@ -8,6 +8,7 @@ from dataclasses import replace
 from gandissect.blocks import Block, Finding, Reference, Section, Table, Text, Trust
 from gandissect.metrics import inception_score
 from gandissect.trust import adjusted
+from gandissect.wording import p_value
 
 from .evidence import PERMUTATIONS, Comparison, K, Measured, Spread
 from .inception import Inception
@@ -122,8 +123,8 @@ def _unclear(found: Sequence[Measured], size: int) -> str:
     lowest = min((one for one in found if one.p is not None), key=lambda one: one.p or 0.0)
     text = f"At n = {size} no distance is clear of what random halves of the real images give"
     if (lowest.p or 0.0) < RATE:
-        return f"{text}; on all samples the {lowest.metric} passes its test (p = {lowest.p:.3f}, adjusted): a small difference."
-    return f"{text}, and on all samples no kernel distance passes its test (p = {lowest.p:.2f} at least, adjusted)."
+        return f"{text}; on all samples the {lowest.metric} passes its test ({p_value(lowest.p or 0.0)}, adjusted): a small difference."
+    return f"{text}, and on all samples no kernel distance passes its test ({p_value(lowest.p or 0.0)} at least, adjusted)."
 
 
 def _tables(found: Sequence[Measured], comparison: Comparison, *, distances: bool = False) -> list[Block]:

@@ -21,6 +21,7 @@ from gandissect.metrics import (
 )
 from gandissect.metrics.similarity import WINDOW
 from gandissect.session import Session
+from gandissect.wording import p_value
 
 from .words import number, span
 
@@ -147,7 +148,7 @@ def _verdict(compared: dict[str, Pairs], session: Session) -> tuple[str, list[Fi
         return f"{text}: no clear difference.", []
     meant = "generated samples are more alike" if ours.mean > theirs.mean else "generated samples are less alike"
     tested = f"{len(ours.values)} generated and {len(theirs.values)} real pairs that share no image, {PERMUTATIONS} exchanges of labels"
-    trust = Trust("p < 0.001" if p < 0.001 else f"p = {p:.3f}", tested)
+    trust = Trust(p_value(p), tested)
     return f"{text}: {meant}.", [Finding(f"{text}: {meant}.", trust, 0.45)]
 
 

@@ -27,7 +27,7 @@ from gandissect.properties import COLOUR_PROPERTIES, PROPERTIES, measure
 from gandissect.session import Session, Stream
 from gandissect.streams import Batch
 from gandissect.trust import Z95, adjusted
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 
 from .evidence import Draw, Spread
 from .spaces import Rows
@@ -171,7 +171,9 @@ def missing_section(concepts: Sets | None, properties: Sets, rng: np.random.Gene
     blocks.append(_property_table(looks, properties))
     changed = [one.name for one in looks if one.told]
     if changed:
-        sentences.append(f"Of {len(looks)} properties {len(changed)} differ: {', '.join(changed)}.")
+        sentences.append(
+            f"{len(changed)} of {len(looks)} properties differ{'s' if len(changed) == 1 else ''}: {', '.join(changed)}."
+        )
     summary = " ".join(sentences) or f"None of {len(looks)} properties differs clearly."
     return Section(TITLE, *blocks, summary=summary, findings=findings, meaning=MEANING, references=REFERENCES)
 
@@ -209,7 +211,7 @@ def _findings(found: Sequence[Difference], sets: Sets) -> list[Finding]:
     return [
         Finding(
             f"{_covers(one)}.",
-            Trust("p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}", tested),
+            Trust(p_value(one.p), tested),
             min(0.9, 0.35 + 0.55 * abs(one.difference) / max(one.real, one.generated)),
         )
         for one in chosen[:TOLD]

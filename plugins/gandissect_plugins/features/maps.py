@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandissect.blocks import Block, Floats, Fold, Pixels, Scatter, Section, Table, Text, to_uint8
+from gandissect.blocks import Block, Floats, Fold, Pixels, Scatter, Section, Table, Text, in_tabs, to_uint8
 from gandissect.concepts import telling_first
 from gandissect.session import Session
 from gandissect.wording import percent
@@ -94,11 +94,13 @@ def _colourings(session: Session, images: Tensor, ours: int, theirs: int) -> dic
 
 
 def maps_section(mapped: Sequence[Mapped], methods: Sequence[str], session: Session) -> Section:
-    """All maps: the layers with more than one in the open, the others folded."""
+    """All maps: those of the layers with more than one to choose from, the others folded."""
     rich = {item.space for item in mapped if item.embedding.method != "pca" or item.embedding.points.shape[1] == 3}
     blocks: list[Block] = [Text(_fitted_text(mapped, methods, session))]
     blocks += [Text(sentence) for sentence in _left_out(session)]
-    blocks += [_scatter(item) for item in mapped if item.space in rich]
+    blocks += in_tabs(
+        {f"{item.space.short}, {item.embedding.title}": _scatter(item) for item in mapped if item.space in rich}
+    )
     rest = tuple(_scatter(item, 4) for item in mapped if item.space not in rich)
     if rest:
         blocks.append(Fold("PCA of the other layers", rest))

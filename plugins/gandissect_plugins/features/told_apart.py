@@ -13,6 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from gandissect.blocks import Block, Finding, Line, Reference, Section, Series, Table, Text, Trust
 from gandissect.session import Session
 from gandissect.trust import adjusted
+from gandissect.wording import p_value
 
 from .embedding import Floats
 from .groups import usable_concepts
@@ -189,7 +190,9 @@ def _real_verdict(seen: Scores) -> tuple[list[Finding], str]:
         f"against all permutations of {found.held_out} held-out labels, adjusted over {len(seen)} feature spaces; "
         "50 % is chance"
     )
-    return [Finding(text, Trust(f"held-out · {_p(passed[layer])}", tested), min(1.0, 2 * found.accuracy - 1))], text
+    return [
+        Finding(text, Trust(f"held-out · {p_value(passed[layer])}", tested), min(1.0, 2 * found.accuracy - 1))
+    ], text
 
 
 def _concept_line(by_concept: Mapping[str, Scores]) -> Line:
@@ -227,7 +230,3 @@ def _concept_sentence(by_concept: Mapping[str, Scores]) -> str:
 
 def _share(value: float) -> str:
     return f"{value:.0%}".replace("%", " %")
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

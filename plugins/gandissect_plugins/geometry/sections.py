@@ -57,7 +57,7 @@ def rank_section(session: Session, samples: int, directions: int) -> Section:
     ]
     what = _directions(found)
     table = Table(
-        ("", "generator", "random linear map"),
+        ("measure", "generator", "random linear map"),
         rows,
         caption=f"Along {what}, around {count} fresh samples; means with 95 % intervals. 1 is the limit for a large image.",
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gandissect.analyzer import Analyzer, Needs, left_out, spread
-from gandissect.blocks import Block, Cell, Finding, Overlay, Reference, Section, Table, Text, Trust, to_uint8
+from gandissect.blocks import Block, Cell, Finding, Overlay, Reference, Section, Table, Text, Trust, in_tabs, to_uint8
 from gandissect.concepts import concept_areas, telling_first
 from gandissect.errors import NoSuchCapability
 from gandissect.gan import LayerInfo, Network
@@ -18,7 +18,7 @@ from gandissect.options import option
 from gandissect.reducers import KeepSpec
 from gandissect.session import Images, Session, Want
 from gandissect.targets import ConceptIntensity, Score, concept_target
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 from gandissect_plugins.attributions.checks import SIMILAR
 from gandissect_plugins.attributions.trained import trained_p
 from gandissect_plugins.gradcam.check import CamCheck, Subject, check_cams
@@ -257,8 +257,8 @@ def score_section(
     silent = torch.stack([check.cam.silent for check in checks]).all(0)
     if silent.any():
         blocks.append(Text(_silence(silent, values)))
-    labels = [f"{name}, score {value:.2f}" for name, value in zip(names, values.tolist(), strict=True)]
-    blocks += [_overlay(images, check, labels, "logits") for check in checks if _shown(check)]
+    labels = [f"{name}: {value:.2f}" for name, value in zip(names, values.tolist(), strict=True)]
+    blocks += _overlays(images, checks, labels, "logits", "score")
     blocks.append(_table(checks, "logits"))
     best = min((check for check in checks if _compared(check)), key=lambda check: check.deletion.gain.p)
     summary = (
@@ -278,15 +278,12 @@ def concept_section(
     for cam in cams:
         stand_in = " (a stand-in: this concept has no differentiable score)" if cam.hard else ""
         blocks.append(
-            Text(
-                f"**{cam.concept}**: maps of the *{cam.target}*{stand_in}; deletion is measured in the area itself. "
-                "Under each sample: its area."
-            )
+            Text(f"**{cam.concept}**: maps of the *{cam.target}*{stand_in}; deletion is measured in the area itself.")
         )
         shares = [percent(area) for area in cam.areas.tolist()]
-        labels = [f"{name}, {share}" for name, share in zip(names, shares, strict=True)]
+        labels = [f"{name}: {share}" for name, share in zip(names, shares, strict=True)]
         unit = "intensity" if cam.hard else "area"
-        blocks += [_overlay(images, check, labels, unit) for check in cam.checks if _shown(check)]
+        blocks += _overlays(images, cam.checks, labels, unit, "area")
         blocks.append(_table(cam.checks, "of the image"))
     beaten = sum(
         any(_compared(c) and c.deletion.gain.clear and c.similarity < SIMILAR for c in cam.checks) for cam in cams
@@ -311,7 +308,7 @@ def _compared(check: CamCheck) -> bool:
 def _verdict(check: CamCheck) -> str:
     gain = check.deletion.gain
     better = "do" if gain.clear else "do not"
-    return f"Its top cells {better} matter more than random cells (p = {gain.p:.2g})."
+    return f"Its top cells {better} matter more than random cells ({p_value(gain.p)})."
 
 
 def _silence(silent: Tensor, values: Tensor) -> str:
@@ -324,7 +321,18 @@ def _silence(silent: Tensor, values: Tensor) -> str:
     )
 
 
-def _overlay(images: Tensor, check: CamCheck, labels: Sequence[str], unit: str) -> Overlay:
+def _overlays(
+    images: Tensor, checks: Sequence[CamCheck], labels: Sequence[str], unit: str, labelled: str
+) -> list[Block]:
+    """The maps one layer at a time, first the one whose top cells matter most surely."""
+    shown = sorted(
+        (check for check in checks if _shown(check)),
+        key=lambda check: (not check.deletion.gain.clear, not _compared(check), check.deletion.gain.p),
+    )
+    return in_tabs({f"{one.method}, {one.cam.layer}": _overlay(images, one, labels, unit, labelled) for one in shown})
+
+
+def _overlay(images: Tensor, check: CamCheck, labels: Sequence[str], unit: str, labelled: str) -> Overlay:
     maps = check.cam.by(check.weighting).numpy()
     what = f"{check.method} of the {check.cam.target} at {check.cam.layer}, {maps.shape[1]}×{maps.shape[2]} cells"
     return Overlay(
@@ -335,12 +343,12 @@ def _overlay(images: Tensor, check: CamCheck, labels: Sequence[str], unit: str) 
         shared_scale=False,
         labels=tuple(labels),
         unit=unit,
-        caption=f"{what}. {_verdict(check)}",
+        caption=f"{what}. {_verdict(check)} Under each picture: its {labelled}, and the map's largest value.",
     )
 
 
 def _table(checks: Sequence[CamCheck], unit: str) -> Table:
-    columns = (
+    columns: tuple[str, ...] = (
         "layer",
         "method",
         f"loss without top cells ({unit})",
@@ -353,6 +361,8 @@ def _table(checks: Sequence[CamCheck], unit: str) -> Table:
         "p, discriminator against shuffled weights",
     )
     rows = [_row(check) for check in checks]
+    if all(row[-1] is None for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     lost = checks[0].deletion
     caption = f"The top {percent(lost.fraction)} of cells set to 0; p by flipping signs over {lost.gain.n} images."
     return Table(columns, rows, caption=caption)
@@ -388,8 +398,8 @@ def _amount(value: float, unit: str) -> str:
 def _finding(check: CamCheck, unit: str, what: str) -> Finding:
     gain = check.deletion.gain
     trust = Trust(
-        f"p = {max(gain.p, check.learned):.2g} · shuffled ρ {check.similarity:.2f}",
-        f"deletion of top against random cells, {gain.n} images: {gain}; p = {check.learned:.2g} that shuffled weights "
+        f"{p_value(max(gain.p, check.learned))} · shuffled ρ {check.similarity:.2f}",
+        f"deletion of top against random cells, {gain.n} images: {gain}; {p_value(check.learned)} that shuffled weights "
         f"tell images from scrambled pixels as well; maps of shuffled weights have rank correlation "
         f"{check.similarity:.2f} (limit {SIMILAR})",
     )

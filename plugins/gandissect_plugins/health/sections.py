@@ -23,7 +23,7 @@ from gandissect.blocks import (
     to_uint8,
 )
 from gandissect.session import Session
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 
 from .checks import Check, verdict_table
 from .diversity import Collisions, Modes
@@ -95,7 +95,7 @@ def repeats_section(images: Tensor, found: Collisions, kinds: Modes | None) -> S
     """Distances to the nearest sample, the closest pairs, clusters."""
     at_least = "" if found.pairs else "at least "
     summary = (
-        f"{found.pairs} of {found.samples * (found.samples - 1) // 2} pairs are near-duplicates: as a set of {at_least}"
+        f"{found.pairs} of {found.samples * (found.samples - 1) // 2:,} pairs are near-duplicates: as a set of {at_least}"
         f"{found.support:,.0f} different pictures would give ({percent(found.expected)} of pairs expected by chance)."
     )
     groups = {"samples": found.nearest.tolist(), "Gaussian samples": found.expected_nearest.tolist()}
@@ -110,7 +110,7 @@ def repeats_section(images: Tensor, found: Collisions, kinds: Modes | None) -> S
             images,
             found.closest,
             ("sample", "sample"),
-            "The closest pairs: the numbers of both samples, and their distance (1: near-duplicate).",
+            "The closest pairs, side by side: the numbers of both samples, and their distance (1: near-duplicate).",
         ),
     ]
     if kinds is not None and kinds.count > 1:
@@ -152,7 +152,8 @@ def real_section(images: Tensor, fitted: Tensor, covered: Coverage, copied: Copy
         fitted,
         pairs,
         ("sample", "training image"),
-        "Numbers of a sample and of the training image nearest to it, and that distance over the one to the next nearest.",
+        "Side by side: a sample, and the number of the training image nearest to it, at that distance over the one to the next "
+        "nearest.",
     )
     groups = {"samples": copied.generated.tolist(), "held-out real images": copied.held.tolist()}
     alt = "distances of samples and of held-out real images to the nearest training image"
@@ -160,7 +161,7 @@ def real_section(images: Tensor, fitted: Tensor, covered: Coverage, copied: Copy
     summary = (
         f"{int(covered.missed.sum())} of {len(rows)} modes with {percent(covered.mass)} of the real images are missed; "
         f"{copied.copies} of {len(copied.ratio)} samples are copies; nearness to training images is C_T = {copied.statistic:.2f} "
-        f"(below 0: nearer than other real images are; p = {copied.p:.2g})."
+        f"(below 0: nearer than other real images are; {p_value(copied.p)})."
     )
     blocks = (table, examples, distances, near)
     return Section("Modes and memory", *blocks, summary=summary, meaning=COPIES, references=REFERENCES)
@@ -236,6 +237,6 @@ def _pairs(
 ) -> ImageGrid:
     """Pairs side by side, four in a row."""
     pictures = [image for one, other, _ in pairs for image in (first[one], second[other])]
-    labels = [text for one, other, d in pairs for text in (f"{one}, {other}", f"{d:.3g}")]
+    labels = [text for one, other, d in pairs for text in (f"{names[0]} {one}", f"{other} at {d:.3g}")]
     alt = f"{len(pairs)} nearest pairs of {names[0]} and {names[1]}"
     return ImageGrid(to_uint8(torch.stack(pictures)), alt, columns=8, labels=tuple(labels), caption=caption)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gandissect.blocks import Trust
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 from gandissect_plugins.overview.overview import LayerHealth
 
 from .checks import Check, alarm, not_asked
@@ -30,7 +30,7 @@ def repeats(found: Collisions) -> Check:
     """Near-duplicates in the pixels."""
     name, n = "near-duplicates among samples", found.samples
     value = f"{percent(found.rate)} of pairs, {percent(found.sharing)} of {n} samples"
-    reference = f"{percent(found.expected)} of pairs of Gaussian samples with the same spectrum (p = {found.p:.2g})"
+    reference = f"{percent(found.expected)} of pairs of Gaussian samples with the same spectrum ({p_value(found.p)})"
     advice = "mode collapse: restore diversity (minibatch statistics, a gradient penalty, a smaller learning rate of G)"
     if found.rate >= ALIKE:
         text = (
@@ -53,16 +53,16 @@ def repeats(found: Collisions) -> Check:
     )
     tested = (
         f"{found.pairs} of all pairs of {n} samples, interval {percent(found.low)} to {percent(found.high)}, against sets of "
-        f"Gaussian samples with the same mean and spectrum: {percent(found.expected)}, p = {found.p:.2g}"
+        f"Gaussian samples with the same mean and spectrum: {percent(found.expected)}, {p_value(found.p)}"
     )
-    return alarm(name, value, reference, advice, text, Trust(f"p = {found.p:.2g} · n = {n}", tested), 0.95)
+    return alarm(name, value, reference, advice, text, Trust(f"{p_value(found.p)} · n = {n}", tested), 0.95)
 
 
 def repeats_in_features(found: Collisions, layer: str) -> Check:
     """Near-duplicates as the discriminator sees them."""
     name = f"near-duplicates in D {layer}"
     value = f"{percent(found.rate)} of pairs"
-    reference = f"{percent(found.expected)} of pairs of Gaussian features (p = {found.p:.2g})"
+    reference = f"{percent(found.expected)} of pairs of Gaussian features ({p_value(found.p)})"
     if found.p <= SURE and found.support < found.samples:
         return Check(name, value, reference, "look", "the discriminator cannot tell these samples apart")
     return Check(name, value, reference, "ok")
@@ -95,17 +95,26 @@ def modes_missed(found: Coverage) -> Check:
     worst = float(found.q[found.missed].max())
     tested = (
         f"clusters from one half of the real images; {int(found.real.sum())} real images of the other half and {samples} samples "
-        f"counted in each; Fisher's exact test, adjusted over {k} clusters, q ≤ {worst:.2g} in all that are called missed"
+        f"counted in each; Fisher's exact test, adjusted over {k} clusters, "
+        f"{p_value(worst, 'q').replace('=', '≤')} in all that are called missed"
     )
     advice = "mode collapse or too few training steps on these kinds of images"
-    return alarm(name, value, reference, advice, text, Trust(f"q ≤ {worst:.2g} · n = {samples}", tested), 0.9)
+    return alarm(
+        name,
+        value,
+        reference,
+        advice,
+        text,
+        Trust(f"{p_value(worst, 'q').replace('=', '≤')} · n = {samples}", tested),
+        0.9,
+    )
 
 
 def copies(found: Copying) -> Check:
     """Samples that are training images."""
     name, m = "copies of training images", len(found.ratio)
     value = f"C_T = {found.statistic:.2f}, {found.copies} of {m} samples are copies"
-    reference = f"C_T = 0 (p = {found.p:.2g}); {found.held_copies} of {len(found.held)} held-out images (p = {found.copies_p:.2g})"
+    reference = f"C_T = 0 ({p_value(found.p)}); {found.held_copies} of {len(found.held)} held-out images ({p_value(found.copies_p)})"
     if found.p > SURE and found.copies_p > SURE:
         return Check(name, value, reference, "ok")
     if found.p > SURE or found.copies_p > SURE:
@@ -116,11 +125,11 @@ def copies(found: Copying) -> Check:
         f"than to any other ({found.held_copies} of {len(found.held)} held-out real images)."
     )
     tested = (
-        f"three-sample test C_T = {found.statistic:.2f}, p = {found.p:.2g} by permutation within cells; number of copies "
-        f"against held-out real images, p = {found.copies_p:.2g}"
+        f"three-sample test C_T = {found.statistic:.2f}, {p_value(found.p)} by permutation within cells; number of copies "
+        f"against held-out real images, {p_value(found.copies_p)}"
     )
     advice = "more data, augmentation (ADA, DiffAugment), or stop earlier; check whether the images may be published"
-    return alarm(name, value, reference, advice, text, Trust(f"p = {found.p:.2g}", tested), 0.95)
+    return alarm(name, value, reference, advice, text, Trust(p_value(found.p), tested), 0.95)
 
 
 def dead_coordinates(found: LatentEffects) -> Check:
@@ -220,7 +229,7 @@ def grid_pattern(found: PixelHealth, real: PixelHealth | None) -> Check:
     if ratio < 10:
         return Check(name, value, reference, "look", advice)
     text = f"**A checkerboard**: {share:.3g} % of the images' variation alternates from pixel to pixel; {usual:.3g} % in {whose}."
-    trust = Trust(f"p = {p:.2g} · n = {len(found.checker)}", f"median over images against {whose}, p = {p:.2g}")
+    trust = Trust(f"{p_value(p)} · n = {len(found.checker)}", f"median over images against {whose}, {p_value(p)}")
     return alarm(name, value, reference, advice, text, trust, 0.6)
 
 
@@ -233,7 +242,7 @@ def high_frequencies(found: PixelHealth, real: PixelHealth | None) -> Check:
     usual = float(np.median(real.high))
     more, less = _larger(found.high, real.high), _larger(real.high, found.high)
     ratio = share / max(usual, 1e-9)
-    reference = f"{usual:.3g} % in real images (p = {min(1.0, 2 * min(more, less)):.2g})"
+    reference = f"{usual:.3g} % in real images ({p_value(min(1.0, 2 * min(more, less)))})"
     if 0.5 <= ratio <= 2 or 2 * min(more, less) > SURE:
         return Check(name, value, reference, "ok")
     advice = "images are noisier than real ones" if ratio > 1 else "images are blurred: fine detail is missing"
@@ -250,7 +259,7 @@ def clipped_colours(found: PixelHealth, real: PixelHealth | None) -> Check:
         return Check(name, value, usual_words, "look" if advice else "ok", advice)
     usual = float(real.clipped.mean())
     p = _larger(found.clipped, real.clipped)
-    reference = f"{usual:.3g} % in real images (p = {p:.2g})"
+    reference = f"{usual:.3g} % in real images ({p_value(p)})"
     many = p <= SURE and share - usual > 10
     return Check(name, value, reference, "look" if many else "ok", "the output saturates" if many else "")
 

@@ -15,6 +15,7 @@ from gandissect.blocks import (
     Block,
     Cell,
     Finding,
+    Fold,
     Histogram,
     ImageGrid,
     Line,
@@ -29,7 +30,7 @@ from gandissect.blocks import (
 )
 from gandissect.inverting import Effort
 from gandissect.session import Session
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 from gandissect_plugins.geometry.means import with_interval
 
 from .lost import LEAST_LOST, RATE, Loss
@@ -62,7 +63,7 @@ def own_section(session: Session, found: Measured, sizes: Sizes, effort: Effort)
     )
     blocks: list[Block] = [_overview(found)]
     if not found.sound:
-        blocks.append(Text(_UNSOUND.format(p=found.worse)))
+        blocks.append(Text(_UNSOUND.format(p=p_value(found.worse))))
     blocks += [] if found.real else [_histogram(found)]
     blocks += [_shown(own, "own images"), _coordinates(found), Text(_not_recovered(session, found))]
     if found.classes is not None:
@@ -96,12 +97,12 @@ def real_section(session: Session, found: Measured, real: Tried, lost: Sequence[
         summary += f" Of {len(lost)} concepts {len(told)} lose area{': ' + ', '.join(told[:6]) if told else ''}."
     blocks: list[Block] = []
     if not found.sound:
-        blocks.append(Text(_UNSOUND.format(p=found.worse)))
+        blocks.append(Text(_UNSOUND.format(p=p_value(found.worse))))
     blocks += [
         _shown(real, "real images"),
         _histogram(found),
         *_concept_blocks(session, lost, len(found.own.images)),
-        _each(real),
+        Fold("Every real image", (_each(real),)),
     ]
     findings = [*_lost_findings(found, real, lost), *_far_finding(found, real)] if found.sound else []
     return Section(REAL, *blocks, summary=summary, findings=findings, meaning=_meaning(found), references=REFERENCES)
@@ -123,14 +124,16 @@ def _overview(found: Measured) -> Table:
             what,
             len(tried.images),
             with_interval(50 * tried.nearest),
+            *([] if tried.found.encoded is None else [with_interval(50 * tried.found.encoded)]),
             with_interval(50 * tried.error),
             with_interval(tried.found.psnr),
             with_interval(_lengths(tried)),
         )
         for what, tried in _kinds(found)
     ]
+    alone = () if found.own.found.encoded is None else ("encoder alone, %",)
     return Table(
-        ("kind", "images", "nearest sample, %", "inversion, %", "PSNR, dB", "length of the point"),
+        ("kind", "images", "nearest sample, %", *alone, "inversion, %", "PSNR, dB", "length of the point"),
         rows,
         caption="Root mean square difference in per cent of the range of a pixel, means with 95 % intervals. The length is that of "
         "the point found, a root mean square coordinate.",
@@ -308,7 +311,7 @@ def _lost_findings(found: Measured, real: Tried, lost: Sequence[Loss]) -> list[F
             f"{_how_far(one)}: {_points(one.real)} % of their area, "
             f"{_points(one.inverted)} % after inversion (they lose {_points(one.low)} to {_points(one.high)} percentage points, its "
             f"own images {_points(one.own)}).",
-            Trust("p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}", tested),
+            Trust(p_value(one.p), tested),
             min(0.9, 0.4 + 0.5 * one.lost / one.real),
         )
         for one in chosen[:TOLD]
@@ -339,13 +342,14 @@ def _far_finding(found: Measured, real: Tried) -> list[Finding]:
 
 
 _UNSOUND = (
-    "**Shuffled pixels are inverted no worse than own images** (p = {p:.2g}): the search does not find what is there, and nothing "
+    "**Shuffled pixels are inverted no worse than own images** ({p}): the search does not find what is there, and nothing "
     "follows for real images. More steps may help (`--set inversion.steps=160`)."
 )
 
 
 def _meaning(found: Measured) -> str:
     effort = found.effort
+    encoder = "" if found.own.found.encoded is None else ", or what the file's own encoder says where that is nearer"
     starts = (
         ""
         if effort.starts < 2
@@ -355,7 +359,7 @@ def _meaning(found: Measured) -> str:
 For each image the point of *{found.own.found.space}* is sought whose image is nearest: {effort.steps} steps of L-BFGS on
 the mean over the scales of a pyramid of the mean squared difference, plus {effort.prior:g} times the mean squared
 coordinate (a normal prior; under a uniform one no coordinate leaves its span). The start is a kernel ridge regression
-from the session's samples to their latents.{starts} One image costs {effort.images} images' worth of work.
+from the session's samples to their latents{encoder}.{starts} One image costs {effort.images} images' worth of work.
 
 - *Own images* are held-out samples, for which an exact answer exists. Their error is the search's own, so an error of a
   real image counts only beyond theirs (p, by rank), and a lost concept only beyond what they lose.

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gandissect.blocks import Block, Cell, Finding, Section, Table, Tabs, Text, Trust
+from gandissect.blocks import Block, Cell, Finding, Section, Table, Text, Trust, in_tabs
 from gandissect.session import Session
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 from gandissect_plugins.attributions.trained import TRAINED, trained_p
 
 from .evidence import TWINS, Features, grouped
@@ -151,14 +151,14 @@ def _summary(found: Explained) -> str:
     fit, rules = found.fidelity, len(found.rules)
     best, test = found.best
     how = "A linear fit of" if best is found.linear else "A tree of"
-    logit = f"{how} concepts explains {_percent(test)} of the variance of its logit (p = {test.p:.2g})."
+    logit = f"{how} concepts explains {_percent(test)} of the variance of its logit ({p_value(test.p)})."
     if test.low <= test.chance or test.p > SURE:
         logit = f"{how} concepts does not explain its logit in held-out samples: {_percent(test)} of the variance."
     if not found.tree.used:
         return f"No tree over concepts predicts the discriminator's decision better than guessing. {logit}"
     return (
         f"A tree of {rules} rules over concepts agrees with the discriminator's decision on {_percent(fit)} of {fit.count} "
-        f"held-out samples (balanced; 50 % by chance, p = {fit.p:.2g}). {logit}"
+        f"held-out samples (balanced; 50 % by chance, {p_value(fit.p)}). {logit}"
     )
 
 
@@ -177,8 +177,10 @@ def _trees(found: Explained, scores: Vector) -> list[Block]:
         f"Boxes that stand out, or lines that end in ◄, are where a tree decides; % is the share of samples {what}"
         f"{', *mean* the mean logit' if 'logit' in some else ''}."
     )
-    pictures = tuple(drawing(tree, found.features, target, said, alt) for tree, target, said, alt in some.values())
-    return [Tabs(tuple(some), pictures) if len(pictures) > 1 else pictures[0], Text(caption)]
+    pictures = {
+        name: drawing(tree, found.features, target, said, alt) for name, (tree, target, said, alt) in some.items()
+    }
+    return [*in_tabs(pictures), Text(caption)]
 
 
 def sentence(rule: Rule, found: Explained, n: int) -> str:
@@ -206,8 +208,8 @@ def _findings(session: Session, found: Explained, n: int) -> list[Finding]:
         return []
     fit = found.fidelity
     tested = (
-        f"balanced accuracy of the tree on {fit.count} held-out samples, chance 0.50, exact permutation p = {fit.p:.2g}; the rule's "
-        f"adjusted p = {rule.p:.2g}; discriminator against shuffled weights p = {trained:.2g}"
+        f"balanced accuracy of the tree on {fit.count} held-out samples, chance 0.50, exact permutation {p_value(fit.p)}; the rule's "
+        f"adjusted {p_value(rule.p)}; discriminator against shuffled weights {p_value(trained)}"
     )
     trust = Trust(f"fidelity {fit.value:.2f} ({fit.low:.2f} to {fit.high:.2f})", tested)
     return [Finding(sentence(rule, found, n), trust, min(0.8, fit.value - 0.2))]

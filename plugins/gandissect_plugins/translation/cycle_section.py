@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gandissect.blocks import Bar, Cell, Finding, ImageGrid, Section, Series, Table, Trust, to_uint8
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 from gandissect_plugins.distribution.words import number
 from gandissect_plugins.features.spaces import thumbnails
 from gandissect_plugins.geometry.means import with_interval
@@ -91,7 +91,7 @@ def _alarms(found: Cycle) -> list[Finding]:
             "**The cycle does not come back**: F(G(x)) is as far from x as from another input (ratio "
             f"{ratio:.2f}, CI {low:.2f} to {high:.2f})."
         )
-        tested = f"{n} inputs, error to the own input against that to the next one, signs flipped, p = {found.p:.2g}"
+        tested = f"{n} inputs, error to the own input against that to the next one, signs flipped, {p_value(found.p)}"
         return [Finding(text, Trust(f"shuffled pairs · n = {n}", tested), 0.9)]
     if found.hidden:
         worst = max((loss for loss in found.losses if loss.unseen), key=lambda loss: loss.share[1])

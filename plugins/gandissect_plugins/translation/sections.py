@@ -11,7 +11,7 @@ from torch import Tensor
 from gandissect.blocks import Bar, Block, Cell, Finding, ImageGrid, Line, Section, Series, Table, Trust, to_uint8
 from gandissect.metrics import ssim
 from gandissect.session import Session
-from gandissect.wording import percent
+from gandissect.wording import p_value, percent
 from gandissect_plugins.conditions import kinds
 from gandissect_plugins.distribution.words import number
 from gandissect_plugins.features.spaces import thumbnails
@@ -185,13 +185,13 @@ def follows_section(seen: Pictures, found: Follows, noise: Sensitivity) -> Secti
         ("own over another input's distance, 0 for a copy", f"{ratio:.3g} ({low:.3g} to {high:.3g})"),
         (
             "outputs whose own input is the likest",
-            f"{found.matched} of {found.tried} (chance 1), p = {found.matched_p:.2g}",
+            f"{found.matched} of {found.tried} (chance 1), {p_value(found.matched_p)}",
         ),
         (
             "change inside the swapped quarter of the input",
-            f"{percent(found.local[0])} (chance 25 %), p = {found.local[1]:.2g}",
+            f"{percent(found.local[0])} (chance 25 %), {p_value(found.local[1])}",
         ),
-        ("like inputs have like outputs: r of distances", f"{found.mantel[0]:.3g}, p = {found.mantel[1]:.2g}"),
+        ("like inputs have like outputs: r of distances", f"{found.mantel[0]:.3g}, {p_value(found.mantel[1])}"),
     ]
     table = Table(
         ("measure", "value"), rows, sortable=False, caption="Distances are root mean square, in grey levels of 255."
@@ -257,9 +257,9 @@ def _alarms(seen: Pictures, found: Follows) -> list[Finding]:
             f"{found.matched} of {found.tried} outputs."
         )
         tested = (
-            f"chance gives 1 (p = {found.matched_p:.2g}); like inputs do not have like outputs (Mantel's test, {SHUFFLES} "
-            f"permutations, p = {found.mantel[1]:.2g}) and a swapped quarter does not change that quarter more than others (p = "
-            f"{found.local[1]:.2g}); inputs are {seen.source}"
+            f"chance gives 1 ({p_value(found.matched_p)}); like inputs do not have like outputs (Mantel's test, {SHUFFLES} "
+            f"permutations, {p_value(found.mantel[1])}) and a swapped quarter does not change that quarter more than others "
+            f"({p_value(found.local[1])}); inputs are {seen.source}"
         )
         return [Finding(text, Trust(label, tested), 0.8)]
     return []
@@ -273,7 +273,7 @@ def _faint(seen: Pictures, found: Follows, label: str) -> Finding:
     )
     tested = (
         f"{len(found.own)} inputs ({seen.source}) swapped with each other; the own input is the likest to {found.matched} of {found.tried} "
-        f"outputs (chance 1, p = {found.matched_p:.2g})"
+        f"outputs (chance 1, {p_value(found.matched_p)})"
     )
     return Finding(text, Trust(label, tested), 0.85)
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from gandissect.concepts import Concept, Segmenter
 from gandissect.errors import UsageError
 from gandissect.real import RealImages
+from gandissect.wording import p_value
 
 from .looks import as_points, evenly, looks
 
@@ -102,7 +103,7 @@ class Folders(Segmenter):
         first = self._folders[0]
         name = first.stem if first.is_file() else first.resolve().name
         if self._fit is not None:
-            name = f"{name} (folders, {100 * self._fit.accuracy:.0f} % held out, p = {self._fit.p:.2g})"
+            name = f"{name} (folders, {100 * self._fit.accuracy:.0f} % held out, {p_value(self._fit.p)})"
         return (Concept(name, "folders"),)
 
     def fitted(self, images: Tensor) -> Folders:

@@ -50,7 +50,7 @@ const setUpTheme = () => {
 // Marks the section in view in the list of sections.
 const spy = () => {
   const links = new Map(all('.side a').map((link) => [decodeURIComponent(link.hash.slice(1)), link]));
-  const parts = all('#overview, .part');
+  const parts = all('#top, .part');
   const update = () => {
     const reached = parts.filter((part) => part.getBoundingClientRect().top < innerHeight * 0.35);
     const current = links.get((reached.at(-1) || parts[0]).id);

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from math import isnan
 
-from gandissect.blocks import Block, Cell, Section, Table, Text
+from gandissect.blocks import Block, Cell, Fold, Section, Table, Text
 
 from .artifacts import LEAST_CHANGE, SCORE, Artifacts, ArtifactTest
 from .effects import CausalTests, ConceptTest
@@ -58,7 +58,7 @@ def causality(tests: CausalTests) -> Section:
     blocks += _insertion(tests)
     if tests.causes:
         blocks += [Text(_role_words(tests)), _role_table(tests)]
-    blocks += [block for response in tests.doses for block in dose_figure(response)]
+    blocks += [Fold(f"Dose and response: {one.concept}", tuple(dose_figure(one))) for one in tests.doses]
     for comparison in tests.orders:
         blocks += [order_figure(comparison), *([Text(comparison.note)] if comparison.note else [])]
     if tests.artifacts is not None:
@@ -127,7 +127,8 @@ def _insertion(tests: CausalTests) -> list[Block]:
         pictures = inserted(adding[0])
         blocks += [pictures] if pictures is not None else []
     for found in tests.maps:
-        blocks += insertion_figure(found)
+        if figure := insertion_figure(found):
+            blocks.append(Fold(f"Where {found.concept} can be inserted", tuple(figure)))
     return blocks
 
 
@@ -179,8 +180,8 @@ def _role_row(cause: UnitCause, role: Role) -> list[Cell]:
 
 def _effect_cells(tested: Tested | None) -> list[Cell]:
     if tested is None or isnan(tested.value):
-        return ["", "", ""]
-    return [_number(tested.value), between(tested.effect), f"{tested.q:.2g}"]
+        return ["", "", None]
+    return [_number(tested.value), between(tested.effect), tested.q]
 
 
 def _artifact_blocks(found: Artifacts) -> list[Block]:
@@ -204,7 +205,7 @@ def _artifact_blocks(found: Artifacts) -> list[Block]:
         caption="Checkerboard energy in % of an image's variation, clipped values in % of all values, score in logits.",
     )  # fmt: skip
     pictures = artifact_pictures(found)
-    return [Text(words), table, *([pictures] if pictures is not None else [])]
+    return [Text(words), table, *([Fold("Samples with and without them", (pictures,))] if pictures is not None else [])]
 
 
 def _artifact_row(test: ArtifactTest) -> list[Cell]:
@@ -213,5 +214,5 @@ def _artifact_row(test: ArtifactTest) -> list[Cell]:
     unit = f"{test.layer} · {test.unit}"
     return [
         unit, test.measure, round(test.before, digits), round(test.after, digits), change, round(test.better, 2),
-        f"{test.q:.2g}",
+        test.q,
     ]  # fmt: skip
