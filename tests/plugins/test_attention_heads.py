@@ -355,7 +355,7 @@ def test_the_analyzer_keeps_what_every_analyzer_promises() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("kind", ["script", "export"])
+@pytest.mark.parametrize("kind", ["script", pytest.param("export", marks=pytest.mark.slow)])
 def test_heads_are_read_from_files_that_hide_their_modules(kind: str, tmp_path: Path) -> None:
     net, z = Painter(planted("left", "nothing"), weights=True).eval(), torch.randn(16, PLACES)
     file = tmp_path / ("net.ts" if kind == "script" else "net.pt2")

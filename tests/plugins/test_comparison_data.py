@@ -97,7 +97,9 @@ def leads(report: Report, title: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "wrong", [Painter(order=3, shift=0.15), Painter(order=3, reach=0.3)], ids=["shifted", "collapsed"]
+    "wrong",
+    [Painter(order=3, shift=0.15), pytest.param(Painter(order=3, reach=0.3), marks=pytest.mark.slow)],
+    ids=["shifted", "collapsed"],
 )
 def test_the_network_of_the_real_distribution_is_named_as_nearer_in_either_order(wrong: Painter) -> None:
     right = Painter(order=2)
@@ -105,6 +107,7 @@ def test_the_network_of_the_real_distribution_is_named_as_nearer_in_either_order
     assert leads(told(wrong, right), TITLE)[0] == "b is nearer to the real images than a"
 
 
+@pytest.mark.slow
 def test_the_area_of_a_concept_is_nearer_where_nothing_was_shifted() -> None:
     report = told(Painter(order=3, shift=0.15), Painter(order=2))
     assert leads(report, AREAS) == ["The area of “bright” is nearer to the real images' in b than in a"]
@@ -134,6 +137,7 @@ def test_twelve_pairs_of_one_distribution_are_not_told_apart(shift: float) -> No
     assert {seed: texts for seed, texts in found.items() if texts} == {}
 
 
+@pytest.mark.slow
 def test_two_distributions_equally_far_off_are_called_better_as_rarely_as_the_interval_promises() -> None:
     named = 0
     for seed in range(40):
@@ -168,6 +172,7 @@ def test_common_latents_narrow_the_interval_of_the_difference() -> None:
         assert errors[0] < 0.3 * errors[1]
 
 
+@pytest.mark.slow
 def test_the_stated_error_is_the_spread_over_new_samples_and_new_real_images() -> None:
     rng = np.random.default_rng(0)
     found = []
@@ -211,6 +216,7 @@ def test_samples_away_from_the_real_images_are_fewer_among_them() -> None:
     assert gaps["precision"].ahead == gaps["density"].ahead == "second"
 
 
+@pytest.mark.slow
 def test_the_stated_error_of_the_shares_is_no_smaller_than_their_spread() -> None:
     rng = np.random.default_rng(0)
     found = []
