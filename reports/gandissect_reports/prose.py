@@ -46,7 +46,7 @@ def anchor(text: str) -> str:
 
 
 def number(value: Cell) -> str:
-    """A table cell as text: four significant digits, true minus, powers of ten written out, a dash for nothing."""
+    """A table cell as text: three significant digits (all before the point), true minus, powers of ten written out, a dash for nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
@@ -58,7 +58,9 @@ def number(value: Cell) -> str:
         return grouped.replace("-", "−")
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    mantissa, _, power = f"{value:.4g}".partition("e")
+    if 999.5 <= abs(value) < 1e6:
+        return number(round(value))
+    mantissa, _, power = f"{value:.3g}".partition("e")
     if power:
         return f"{mantissa} × 10{str(int(power)).translate(SUPERSCRIPT)}".replace("-", "−")
     return mantissa.replace("-", "−")

@@ -134,9 +134,9 @@ def test_a_large_matrix_is_one_picture_and_not_thousands_of_elements() -> None:
     assert html.count("<td") < 4000
 
 
-def test_numbers_have_four_digits_on_the_page_and_all_of_them_for_sorting() -> None:
+def test_numbers_have_three_digits_on_the_page_and_all_of_them_for_sorting() -> None:
     html = view(Table(("x",), [(0.123456789,), (None,), (True,)]), Page(), "")
-    assert ">0.1235</td>" in html
+    assert ">0.123</td>" in html
     assert 'data-order="0.123456789"' in html
     assert ">–</td>" in html
     assert ">yes</td>" in html

@@ -216,7 +216,7 @@ def test_of_findings_of_one_kind_the_first_screen_has_the_weightiest_and_says_ho
     text = HtmlRenderer().render(told, {})
     first, below = text[text.index('id="findings"') : text.index("</header>")], text[text.index('id="a"') :]
     assert [finding.text for finding, _ in told.findings()] == [kind[6].text, section.findings[-1].text]
-    assert first.count('class="chip') == 2 and ">s and 6 more</a>" in first
+    assert first.count('class="chip') == 2 and ">s · 6 more</a>" in first
     assert "And 6 more in *s*." in MarkdownRenderer().render(told, {})
     assert "5 more findings" in below and all(f'<code class="whole">z[{i}]</code>' in below for i in range(7))
     assert len(told.to_dict()["sections"][0]["findings"]) == 8
@@ -224,7 +224,7 @@ def test_of_findings_of_one_kind_the_first_screen_has_the_weightiest_and_says_ho
 
 @pytest.mark.parametrize(
     ("column", "shown"),
-    [("p", ["< 0.001", "0.0043", "0.82", "1", "–"]), ("ap", ["7.114 × 10⁻⁵", "0.004313", "0.8188", "1", "–"])],
+    [("p", ["< 0.001", "0.0043", "0.82", "1", "–"]), ("ap", ["7.11 × 10⁻⁵", "0.00431", "0.819", "1", "–"])],
 )
 def test_probabilities_have_two_digits_and_no_more_zeros_than_a_test_resolves(column: str, shown: list[str]) -> None:
     values = [7.114e-5, 0.004313, 0.8188, 1.0, None]
@@ -300,7 +300,11 @@ def test_markdown_has_paragraphs_lists_and_fences() -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0.123456, "0.1235"),
+        (0.123456, "0.123"),
+        (12.3456, "12.3"),
+        (999.7, "1000"),
+        (12345.6, "12,346"),
+        (2.5e6, "2.5 × 10⁶"),
         (-2, "−2"),
         (1.2e-7, "1.2 × 10⁻⁷"),
         (12345, "12,345"),
@@ -316,7 +320,7 @@ def test_numbers_are_written_as_in_a_paper(value: float, shown: str) -> None:
 def test_the_markdown_report_has_findings_tables_and_provenance(report: Report) -> None:
     text = MarkdownRenderer().render(report, {})
     assert text.startswith("# dcgan.pt\n")
-    assert "| layer1 | 256 | 10 | 0.04938 | no |" in text
+    assert "| layer1 | 256 | 10 | 0.0494 | no |" in text
     assert "71 % of tree area" in text
     assert "gandissect analyze dcgan.pt" in text
 

@@ -109,13 +109,13 @@ def concepts_section(session: Session, found: Discovery, units: Units | None) ->
 def _finding(item: Concept, rows: Sequence[UnitLabel], removal: Removal | None, rank: int) -> Finding:
     best, count = item.best, len(rows)
     text = (
-        f"A kind of region, **{item.name}**, covers {percent(best.area)} of all pixels: they agree with a cluster of {best.layer} "
+        f"A kind of region, **{item.name}**, covers {percent(best.area)} of all pixels: they agree with a cluster of `{best.layer}` "
         f"at an IoU of {best.read.iou:.2f} (position alone {best.read.null:.2f}), and {_count(count)} "
         f"follow{'' if count > 1 else 's'} it"
     )
     if removal is not None and removal.causal:
         text += (
-            f": switching off {_count(len(removal.units))} of {removal.layer} removes {percent(removal.removed)} of its area, "
+            f": switching off {_count(len(removal.units))} of `{removal.layer}` removes {percent(removal.removed)} of its area, "
             f"random units {percent(removal.random)}"
         )
     weight = (0.7 if removal is not None and removal.causal else 0.45) - 0.04 * rank

@@ -19,7 +19,7 @@ const lookUp = (path) => {
 const digits = (value) => {
   if (value === null || value === undefined) return 'not measured';
   if (typeof value !== 'number') return String(value);
-  return String(Number(value.toPrecision(4))).replace('-', '−');
+  return String(Number(value.toPrecision(3))).replace('-', '−');
 };
 
 const remember = (key, value) => {
