@@ -90,7 +90,13 @@ def same(networks: Networks, net: nn.Module, *shape: int) -> bool:
 )
 @pytest.mark.parametrize(
     "act",
-    [nn.ReLU(), nn.LeakyReLU(0.2), pytest.param(nn.LeakyReLU(0.1), marks=pytest.mark.slow), nn.Tanh(), nn.ELU()],
+    [
+        nn.ReLU(),
+        nn.LeakyReLU(0.2),
+        pytest.param(nn.LeakyReLU(0.1), marks=pytest.mark.slow),
+        nn.Tanh(),
+        pytest.param(nn.ELU(), marks=pytest.mark.slow),
+    ],
     ids=["relu", "l.2", "l.1", "tanh", "elu"],
 )
 def test_stride_padding_and_activation_are_found(
@@ -111,7 +117,8 @@ def test_a_uniform_prior_is_found(tmp_path: Path) -> None:
     assert same(found, net, 24, 1, 1)
 
 
-@pytest.mark.parametrize("mode", [pytest.param("nearest", marks=pytest.mark.slow), "bilinear"])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 def test_upsampling_and_the_family_eps_are_found(mode: str, tmp_path: Path) -> None:
     net = trained(Upsampling(mode), 20)
     found = opened(net, tmp_path)
@@ -136,7 +143,13 @@ def test_safetensors_and_half_precision_open(tmp_path: Path) -> None:
     assert same(found, net, 24, 1, 1)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "generator.", "netG.", "module.generator."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.generator.",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("module.", "_orig_mod.", "generator.", "netG.")),
+    ],
+)
 def test_prefixes_of_every_key_are_taken_off_or_kept_as_names(prefix: str, tmp_path: Path) -> None:
     net = trained(deconv_net(SEVEN, nn.ReLU()), 24, 1, 1)
     found = opened({prefix + key: value for key, value in net.state_dict().items()}, tmp_path)
@@ -162,7 +175,7 @@ def test_averaged_weights_come_first_and_it_is_said(tmp_path: Path) -> None:
         pytest.param("spectral", marks=pytest.mark.slow),
         "spectral-new",
         pytest.param("weight", marks=pytest.mark.slow),
-        "weight-new",
+        pytest.param("weight-new", marks=pytest.mark.slow),
     ],
 )
 def test_reparametrised_weights_are_folded(kind: str, tmp_path: Path) -> None:

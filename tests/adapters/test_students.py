@@ -149,7 +149,11 @@ def comes_out(student: Student, path: Path) -> None:
     assert found.latent.prior == student.prior
 
 
-@pytest.mark.parametrize("make", USUAL.values(), ids=USUAL.keys())
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, marks=[] if place < 5 else [pytest.mark.slow]) for place, make in enumerate(USUAL.values())],
+    ids=USUAL.keys(),
+)
 def test_a_students_own_images_come_out(make: Make, tmp_path: Path) -> None:
     comes_out(make(), tmp_path / "netG.pth")
 
@@ -216,7 +220,7 @@ def test_arrays_of_numpy_are_tensors_too(tmp_path: Path) -> None:
     assert off_by(opened(student, tmp_path / "generator.pkl"), student) <= 1e-3
 
 
-@pytest.mark.parametrize("apart", [False, True], ids=["one file", "two files"])
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one file", "two files"])
 def test_a_discriminator_settles_the_size(apart: bool, tmp_path: Path) -> None:
     student = stack("T48k4s1p0 B R T24k4s2p1 B R T16k4s2p1 B R T3k3s1p1 tanh")  # 16 pixels, where 32 are more usual
     critic = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(8 * 8 * 8, 1))

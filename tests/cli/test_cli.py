@@ -41,6 +41,7 @@ def test_the_default_place_is_gandissect_reports(
     assert (tmp_path / "gandissect-reports" / "small-gan.html").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_takes_its_concepts_from_a_configuration_that_names_some(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

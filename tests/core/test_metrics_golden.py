@@ -66,7 +66,7 @@ def test_kid_is_the_references_on_the_same_subsets(
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("k", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_neighbour_metrics_are_the_references(
     name: str, k: int, sets: dict[str, np.ndarray], expected: dict[str, float]
 ) -> None:

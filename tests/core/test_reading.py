@@ -107,6 +107,7 @@ def test_dtypes_newer_than_typed_storages_are_read(tmp_path: Path) -> None:
     same(content, read_tensors(tmp_path / "a.pt"))
 
 
+@pytest.mark.slow
 def test_every_stored_checkpoint_is_read_as_torch_reads_it(shared: Path) -> None:
     files = [
         p

@@ -166,6 +166,6 @@ def test_snapshots_are_earlier_than_the_checkpoint_and_load() -> None:
 
 def test_the_folded_segmenter_is_the_same_function(samples: Tensor) -> None:
     with torch.no_grad():
-        plain = demo.demo_segmenter()(samples)
-    assert torch.allclose(concept_logits(samples), plain, atol=1e-3)
-    assert ((concept_logits(samples) > 0) != (plain > 0)).float().mean() < 1e-4
+        plain, folded = demo.demo_segmenter()(samples[:64]), concept_logits(samples[:64])
+    assert torch.allclose(folded, plain, atol=1e-3)
+    assert ((folded > 0) != (plain > 0)).float().mean() < 1e-4

@@ -57,6 +57,7 @@ def test_measured_batch_norms_make_eval_mode_equal_to_one_large_training_batch()
         assert torch.allclose(generator(latents), generator.train()(latents), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_writes_a_checkpoint_that_loads_and_its_record(drawn: Tensor, tmp_path: Path) -> None:
     trainer = Trainer(0, Recipe(batch=2), measured=32, every=3)
     train(trainer, scene_bytes(0, range(8))[0], tmp_path, steps=7, minutes=1.0, save=1.0)

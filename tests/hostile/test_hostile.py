@@ -88,6 +88,7 @@ def test_costly_damaged_and_strangely_named_files_get_one_sentence(tmp_path: Pat
     check(tmp_path / "corpus", listed)
 
 
+@pytest.mark.slow
 def test_the_attacks_are_live_where_their_own_library_opens_them(corpus: tuple[Path, dict[str, list[str]]]) -> None:
     folder = corpus[0]
     names = ["reduce", "stack_global", "inst", "obj", "getattr_chain", "exec", "codecs", "memo", "nested"]

@@ -292,6 +292,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_the_command_takes_real_images(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "r.json"
     typed = ["compare", str(folder / "a.pth"), str(folder / "b.pth"), "--data", str(folder / "real.npz")]

@@ -82,7 +82,7 @@ def acts(golden: Path) -> dict[str, Tensor]:
     return activations(toy(), golden / "generator.safetensors", golden / "latents.npz", layers)
 
 
-@pytest.mark.parametrize("labels", ["A", "B"])
+@pytest.mark.parametrize("labels", ["A", pytest.param("B", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layer", ["layer1", "layer2", "layer3", "layer4"])
 def test_information_quality_is_that_of_the_exact_table(
     golden: Path, acts: dict[str, Tensor], layer: str, labels: str

@@ -51,7 +51,9 @@ def as_files(images: Tensor) -> list[Any]:
     return [Image.fromarray(pixels) for pixels in to_uint8(images)]
 
 
-@pytest.mark.parametrize("kind", ["segformer", *(pytest.param(kind, marks=pytest.mark.slow) for kind in CLASSED[1:])])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "eomt" else [pytest.mark.slow]) for kind in CLASSED]
+)
 def test_classes_are_those_of_the_librarys_own_post_processing(hub: Any, folders: dict[str, Path], kind: str) -> None:
     auto = hub.AutoModelForSemanticSegmentation if kind == "segformer" else hub.AutoModelForUniversalSegmentation
     model, processor = auto.from_pretrained(folders[kind]).eval(), hub.AutoImageProcessor.from_pretrained(folders[kind])
