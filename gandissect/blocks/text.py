@@ -55,7 +55,7 @@ def all_blocks(blocks: Iterable[Block]) -> list[Block]:
 
 @dataclass(frozen=True)
 class Table(Block):
-    """Rows of cells; numbers are right-aligned, in HTML with four significant digits (p and q with two), whole in JSON."""
+    """Rows of cells; numbers are right-aligned, in HTML with three significant digits (p and q with two), whole in JSON."""
 
     kind: ClassVar[str] = "table"
     columns: tuple[str, ...]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, Tab
-from gandissect_reports.html import HtmlRenderer
+from gandissect_reports.html import HtmlRenderer, script
+from gandissect_reports.prose import number
 
 from gandissect.report import Report
 
@@ -123,6 +124,16 @@ def test_points_and_cells_tell_their_values_by_keys(tab: Tab, page_file: Path) -
     tab.run("document.querySelector('.field-picture').focus()")
     tab.key("ArrowDown")
     assert "layer2 · 1, tree 0" in tab.run("document.querySelector('.readout').textContent")
+
+
+def test_a_value_that_is_pointed_at_reads_as_in_the_tables(tab: Tab, page_file: Path) -> None:
+    reload(tab, page_file)
+    source = script()
+    digits = source[source.index("const digits") : source.index("};", source.index("const digits")) + 2]
+    values = [0.123456, -12.3456, 999.7, 1250, 2019]
+    shown = tab.run(f"(() => {{ {digits} return {values}.map(digits).join(' '); }})()")
+    assert shown == " ".join(number(value) for value in values)
+    assert tab.run(f"(() => {{ {digits} return digits(123456.7); }})()") == "123457"
 
 
 def test_the_seam_and_the_opacity_follow_their_sliders(tab: Tab, page_file: Path) -> None:

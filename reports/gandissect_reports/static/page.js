@@ -15,11 +15,12 @@ const lookUp = (path) => {
   return path.split('/').reduce((value, key) => value[key], parsed);
 };
 
-// Four significant digits, as in the tables.
+// Three significant digits, all before the point, as in the tables.
 const digits = (value) => {
   if (value === null || value === undefined) return 'not measured';
   if (typeof value !== 'number') return String(value);
-  return String(Number(value.toPrecision(3))).replace('-', '−');
+  const short = Math.abs(value) < 999.5 ? Number(value.toPrecision(3)) : Math.round(value);
+  return String(short).replace('-', '−');
 };
 
 const remember = (key, value) => {
