@@ -167,13 +167,29 @@ def invert(session: Session, images: Tensor, effort: Effort | None = None, *, sp
             f"inversion takes images {expected} and at least 2 samples, got {tuple(images.shape)}, {session.n}"
         )
     search = _Search(session, space or generator.latent.name, tried)
-    points, labels = search.starts(images)
+    encoded = search.encoded(images)
+    points, labels = search.starts(images, encoded)
     if tried.trial:
         points, labels = search.best(images, points, labels)
     reached = search.descended(points, labels, images, tried.steps)[:, 1:]
     made = search.made(reached, labels)
     session.images_generated += len(images) * tried.images
-    return Inversions(search.space, search.unscaled(reached), labels, made, rms(made, images), search.encoded)
+    return Inversions(
+        search.space,
+        search.unscaled(reached),
+        labels,
+        made,
+        rms(made, images),
+        None if encoded is None else encoded.error,
+    )
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Rows [N, D] that an encoder gives for images, and float64 [N] how far the generator's images of them are off."""
+
+    rows: Tensor
+    error: Matrix
 
 
 class _Search:
@@ -188,7 +204,6 @@ class _Search:
         self.own = space == generator.latent.name
         self.shape = (generator.latent.size,) if self.own else generator.space(space).shape
         self.bounded = self.own and generator.latent.prior == "uniform"
-        self.encoded: Matrix | None = None
 
     @cached_property
     def samples(self) -> Tensor:
@@ -220,7 +235,19 @@ class _Search:
         """Rows inside the prior's span, where it has one: U(a, b) ends √3 standard deviations from its mean."""
         return rows.clamp(-(3**0.5), 3**0.5) if self.bounded else rows
 
-    def starts(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def encoded(self, images: Tensor) -> _Encoded | None:
+        """What the checkpoint's own encoder makes of the images; None where it has none for this space."""
+        generator, parts = self.session.gan.generator, []
+        if generator.encoder is None or generator.num_classes or not self.own:
+            return None
+        with self.session.borrowed(), torch.no_grad():
+            for start in range(0, len(images), BLOCK):
+                chunk = filled(images[start : start + BLOCK], BLOCK).to(generator.device)
+                parts.append(generator.encode(chunk)[: len(images) - start].cpu())
+        rows = self.allowed(self.scaled(torch.cat(parts)))
+        return _Encoded(rows, rms(self.made(rows, None), images))
+
+    def starts(self, images: Tensor, encoded: _Encoded | None) -> tuple[Tensor, Tensor | None]:
         """Where each image starts: rows [starts · N, D], all first starts before all second ones, and their classes."""
         from sklearn.kernel_ridge import KernelRidge
 
@@ -231,27 +258,15 @@ class _Search:
         own = self.scaled(self.samples)
         width = float(torch.cdist(known[:SPREAD_FROM], known[:SPREAD_FROM]).square().median()) or 1.0
         fit = KernelRidge(alpha=SMOOTHING, kernel="rbf", gamma=1 / width).fit(known.numpy(), own.double().numpy())
-        guessed = torch.from_numpy(fit.predict(asked.numpy())).float()
-        guessed = self._nearer(images, guessed)
-        rows = [self.allowed(guessed), *(own[nearest[:, place]] for place in range(nearest.shape[1] - 1))]
+        guessed = self.allowed(torch.from_numpy(fit.predict(asked.numpy())).float())
+        if encoded is not None:
+            nearer = encoded.error < rms(self.made(guessed, None), images)
+            guessed = torch.where(torch.from_numpy(nearer)[:, None], encoded.rows, guessed)
+        rows = [guessed, *(own[nearest[:, place]] for place in range(nearest.shape[1] - 1))]
         classes = self.session.labels(range(self.count))
         places = [0, *range(nearest.shape[1] - 1)]
         labels = None if classes is None else torch.cat([classes.cpu()[nearest[:, place]] for place in places])
         return torch.cat(rows), labels
-
-    def _nearer(self, images: Tensor, guessed: Tensor) -> Tensor:
-        """The regression's guesses, or the encoder's own where their images are nearer: rows [N, D]."""
-        generator, parts = self.session.gan.generator, []
-        if generator.encoder is None or generator.num_classes or not self.own:
-            return guessed
-        with self.session.borrowed(), torch.no_grad():
-            for start in range(0, len(images), BLOCK):
-                chunk = filled(images[start : start + BLOCK], BLOCK).to(generator.device)
-                parts.append(generator.encode(chunk)[: len(images) - start].cpu())
-        encoded = self.allowed(self.scaled(torch.cat(parts)))
-        by_regression = rms(self.made(self.allowed(guessed), None), images)
-        self.encoded = rms(self.made(encoded, None), images)
-        return torch.where(torch.from_numpy(self.encoded < by_regression)[:, None], encoded, guessed)
 
     def best(self, images: Tensor, rows: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The best start of each image after a trial of each: rows [N, D] and their classes."""

@@ -19,6 +19,7 @@ from gandissect.adapter import Networks
 from gandissect.borrow import borrowed
 from gandissect.errors import NotOpened
 from gandissect.gan import Capabilities, Discriminator, Gan, Generator, Opening
+from gandissect.probing.latents import first_line
 from gandissect.probing.layers import TRIED, probe_layers
 from gandissect.probing.surveying import Run, Survey, survey
 
@@ -68,9 +69,8 @@ def _probe_generator(networks: Networks, name: str) -> tuple[Generator, Tensor, 
         with torch.no_grad():
             raw = seen.output if heavy else run(module, z)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotOpened(
-            f"the generator in {name} does not run on a latent of shape {latent.shape}: {reason}"
+            f"the generator in {name} does not run on a latent of shape {latent.shape}: {first_line(error)}"
         ) from error
     shape = _image_shape(raw, networks, name)
     low, high, notes = _output_range(raw, networks)
@@ -98,13 +98,19 @@ def _probe_encoder(encoder: nn.Module | None, generator: Generator, images: Tens
             raise ValueError(f"it gives {tuple(found.shape)} for latents {tuple(latents.shape)}")
     except Exception as error:
         generator.encoder = None
-        return [f"the encoder was left out: {str(error).splitlines()[0] if str(error) else type(error).__name__}"]
-    agreement = float(torch.corrcoef(torch.stack([found.flatten(), latents.flatten()]))[0, 1])
-    said = f"the correlation of {len(images)} samples' latents with what it makes of their images is {agreement:.2f}"
-    if agreement >= ENCODES:
+        return [f"the encoder was left out: {first_line(error)}"]
+    alike = agreement(found, latents)
+    said = f"the correlation of {len(images)} samples' latents with what it makes of their images is {alike:.2f}"
+    if alike >= ENCODES:
         return [f"there is an encoder: {said}"]
     generator.encoder = None
     return [f"the encoder was left out: {said}"]
+
+
+def agreement(found: Tensor, latents: Tensor) -> float:
+    """Pearson's correlation of all coordinates of what an encoder found with the latents that were there; −1 where it is no number."""
+    both = torch.stack([found.flatten(), latents.flatten()])
+    return float(torch.corrcoef(both)[0, 1].nan_to_num(-1.0))
 
 
 def _first_look(
@@ -243,9 +249,9 @@ def _first_scores(networks: Networks, images: Tensor, generator: Generator) -> t
             return flatten, _first_look(module, run, images, networks.discriminator_layers, generator.image_shape)
         except Exception as error:
             failed = failed or error
-    reason = str(failed).splitlines()[0] if str(failed) else type(failed).__name__
+    assert failed is not None
     raise NotOpened(
-        f"the discriminator does not run on the generator's images {generator.image_shape}: {reason}"
+        f"the discriminator does not run on the generator's images {generator.image_shape}: {first_line(failed)}"
     ) from failed
 
 

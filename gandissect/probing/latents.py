@@ -40,7 +40,7 @@ def infer_latent(module: nn.Module, given: tuple[int, ...] | None, *, num_classe
             try:
                 output = _run(module, shape, num_classes)
             except Exception as error:  # any module may fail in any way on a wrong shape
-                reason = reason or _first_line(error)
+                reason = reason or first_line(error)[:160]
                 continue
             if looks_like_images(output):
                 return LatentSpace("z", shape)
@@ -124,6 +124,7 @@ def _run(module: nn.Module, shape: tuple[int, ...], num_classes: int) -> Tensor 
         return first_tensor(module(latents, *labels))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; its kind where it says nothing."""
     text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__
+    return text.splitlines()[0] if text else type(error).__name__

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gandissect.gan import Assumption
+from gandissect.probing.building import agreement
 from gandissect_adapters.recognise.plan import activation
 from gandissect_adapters.recognise.refuse import looks_like
 from gandissect_adapters.recognise.unwrap import StateDict
@@ -68,7 +69,7 @@ def encoder_for(
     z = torch.randn(_TRIED, *latent, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         images = decoder(z)
-        fitting = {name: _agreement(_stack(tensors, layers, name)(images), z) for name in BETWEEN}
+        fitting = {name: agreement(_stack(tensors, layers, name)(images), z) for name in BETWEEN}
     best, *others = sorted(fitting, key=lambda name: -fitting[name])
     why = f"latents of samples come back with a correlation of {fitting[best]:.3f}, with {others[0]} of {fitting[others[0]]:.3f}"
     return _stack(tensors, layers, best).eval(), Assumption("encoder's activation", best, why)
@@ -84,9 +85,3 @@ def _stack(tensors: Mapping[str, Tensor], layers: list[str], between: str) -> nn
         if name != layers[-1]:
             parts[f"{name.replace('.', '_')}_act"] = activation(between).build()
     return nn.Sequential(parts)
-
-
-def _agreement(found: Tensor, latents: Tensor) -> float:
-    """Pearson's correlation of all coordinates; −1 where it is no number."""
-    both = torch.stack([found.flatten(), latents.flatten()])
-    return float(torch.corrcoef(both)[0, 1].nan_to_num(-1.0))

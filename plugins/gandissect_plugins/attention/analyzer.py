@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gandissect.analyzer import Analyzer, left_out, spread
@@ -30,6 +29,7 @@ from gandissect_plugins.attention.content import (
     locality,
     same_colour,
     same_concept,
+    within,
 )
 from gandissect_plugins.attention.effects import effects
 from gandissect_plugins.attention.maps import AttentionLayer, Subject, attention_layers
@@ -128,17 +128,17 @@ class Attention(Analyzer):
     def _trained(self, subject: Subject, layer: AttentionLayer, region: Tensor, rng: np.random.Generator) -> float:
         """p that the layer with its weights in random places follows content as much; NaN where it cannot be run on its own."""
         module = subject.network.module.get_submodule(layer.name.partition("@")[0])
-        given = _entering(subject, layer)
+        given = _entering(subject, module)
         if not any(True for _ in module.parameters()) or given is None or "@" in layer.name:
             return nan
         few, null = min(BLOCK, len(layer.maps)), []
         for _ in range(self.options.copies):
-            with borrowed(module), torch.no_grad(), shuffled_weights(module, rng, lambda: given[0].few(module)):
-                rows = _rows(module, given[0], layer)
+            with borrowed(module), torch.no_grad(), shuffled_weights(module, rng, lambda: given.few(module)):
+                rows = _rows(module, given, layer)
             if rows is None:
                 return nan
-            null.append(_excess(cross_table(rows, region[:few])))
-        return beyond(_excess(cross_table(layer.rows[:few, layer.shown :], region[:few])), null)
+            null.append(_excess(rows, region[:few]))
+        return beyond(_excess(layer.rows[:few, layer.shown :], region[:few]), null)
 
 
 def _regions(session: Session, layer: AttentionLayer, images: Tensor) -> dict[str, Tensor]:
@@ -169,9 +169,8 @@ class _Call:
             self.run(module)
 
 
-def _entering(subject: Subject, layer: AttentionLayer) -> list[_Call] | None:
-    """What goes into the layer's module, block by block; None where that is not one call with tensors for each."""
-    module = subject.network.module.get_submodule(layer.name.partition("@")[0])
+def _entering(subject: Subject, module: torch.nn.Module) -> _Call | None:
+    """What goes into ``module`` for the first block of samples; None where that is not one call with tensors."""
     calls: list[_Call] = []
 
     def keep(_module: object, args: tuple[object, ...], named: dict[str, object]) -> None:
@@ -179,18 +178,17 @@ def _entering(subject: Subject, layer: AttentionLayer) -> list[_Call] | None:
 
     handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        subject.run()
+        subject.first().run()
     finally:
         handle.remove()
-    blocks = -(-len(subject.given) // BLOCK)
-    given = [value for call in calls[:1] for value in (*call.args, *call.named.values())]
-    return calls if len(calls) == blocks and any(isinstance(value, Tensor) for value in given) else None
+    given = [value for call in calls for value in (*call.args, *call.named.values())]
+    return calls[0] if len(calls) == 1 and any(isinstance(value, Tensor) for value in given) else None
 
 
-def _excess(table: NDArray[np.float64]) -> float:
-    """How much more of the attention stays within a sample's own region than within another sample's, from a cross table [N, N]."""
-    n, own = len(table), float(np.trace(table))
-    return own / n - float(table.sum() - own) / (n * (n - 1)) if n > 1 else nan
+def _excess(rows: Tensor, region: Tensor) -> float:
+    """How much more attention stays within a sample's own region than within another sample's; NaN for less than two samples."""
+    table = cross_table(rows, region)
+    return float(np.subtract(*within(table))) if len(table) > 1 else nan
 
 
 def _rows(module: torch.nn.Module, call: _Call, layer: AttentionLayer) -> Tensor | None:

@@ -178,11 +178,16 @@ def follows(rows: Tensor, regions: Tensor, rng: np.random.Generator, draws: int 
     n = len(table)
     if n < 4:
         return Following(float("nan"), float("nan"), 1.0, n)
-    own = float(np.trace(table)) / n
-    others = float(table.sum() - np.trace(table)) / (n * (n - 1))
+    own, others = within(table)
     places = np.arange(n)
     null = np.array([table[places, rng.permutation(n)].mean() for _ in range(draws)])
     return Following(own, others, (1 + int((null >= own - 1e-12).sum())) / (1 + draws), n)
+
+
+def within(table: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> tuple[float, float]:
+    """Mean attention within a sample's own regions, and within those of other samples, from a table [n, n] of two samples or more."""
+    n, own = len(table), float(np.trace(table))
+    return own / n, float(table.sum() - own) / (n * (n - 1))
 
 
 def cross_table(rows: Tensor, regions: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf, isnan, log
 
@@ -53,6 +53,11 @@ class Subject:
         images = session.images(count)
         given = session.latents(count) if role == "generator" else images
         return cls(session, session.gan.network(role), given, session.labels(range(len(images)), role), images)
+
+    def first(self) -> Subject:
+        """The samples of the first block alone."""
+        labels = None if self.labels is None else self.labels[:BLOCK]
+        return replace(self, given=self.given[:BLOCK], labels=labels, images=self.images[:BLOCK])
 
     def run(
         self,

@@ -61,6 +61,25 @@ class ImageSpaces:
             self._opened = comparison_spaces(session, self._names)
         return self._opened
 
+    def wants(self, session: Session) -> Iterator[Want]:
+        """What :meth:`look` needs of the pass."""
+        for space in self.of(session):
+            yield space.want(session.n, real=False)
+            if session.real is not None:
+                yield space.want(len(session.real), real=True)
+
+    def look(self, session: Session) -> list[Features]:
+        """Features of the session's samples, and of its real images where it has any, one for each space."""
+        real = len(session.real) if session.real is not None else 0
+        return [
+            Features(
+                space,
+                gathered(session, space, session.n, real=False),
+                gathered(session, space, real, real=True) if real else None,
+            )
+            for space in self.of(session)
+        ]
+
 
 class Distances(Comparer[list[Features]]):
     """Fréchet and kernel distance, precision and recall: of the second network against the first, of both against real images."""
@@ -82,21 +101,10 @@ class Distances(Comparer[list[Features]]):
         self._spaces = ImageSpaces(self.options.spaces)
 
     def wants(self, session: Session) -> Iterable[Want]:
-        for space in self._spaces.of(session):
-            yield space.want(session.n, real=False)
-            if session.real is not None:
-                yield space.want(len(session.real), real=True)
+        return self._spaces.wants(session)
 
     def look(self, session: Session) -> list[Features]:
-        real = len(session.real) if session.real is not None else 0
-        return [
-            Features(
-                space,
-                gathered(session, space, session.n, real=False),
-                gathered(session, space, real, real=True) if real else None,
-            )
-            for space in self._spaces.of(session)
-        ]
+        return self._spaces.look(session)
 
     def tell(self, seen: Sequence[list[Features]], lineup: Lineup) -> Iterator[Section]:
         if lineup.n < FEWEST:

@@ -22,9 +22,9 @@ from gandissect.metrics import (
 from gandissect.options import option
 from gandissect.session import Session, Want
 from gandissect.trust import Z95
+from gandissect_plugins.comparison.against_real import Features
 from gandissect_plugins.comparison.distances import ImageSpaces
 from gandissect_plugins.distribution import ComparisonSpace
-from gandissect_plugins.distribution.spaces import gathered
 from gandissect_plugins.distribution.words import number, span
 
 from .axis import at
@@ -48,15 +48,6 @@ Samples of all checkpoints come from the same latents. *pixels* are averages on 
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Features of one space: of this checkpoint's samples, and of the real images where there are any."""
-
-    space: ComparisonSpace
-    generated: Rows
-    real: Rows | None
-
-
-@dataclass(frozen=True)
 class Measured:
     """A distance of each checkpoint: values with intervals, and the bootstrap's replicates float64 [R] of each."""
 
@@ -75,7 +66,7 @@ class ProgressOptions:
     )  # fmt: skip
 
 
-class DistanceSeries(Comparer[list[Seen]]):
+class DistanceSeries(Comparer[list[Features]]):
     """Fréchet and kernel distances over the training."""
 
     name: ClassVar[str] = "progress"
@@ -93,23 +84,12 @@ class DistanceSeries(Comparer[list[Seen]]):
         self._spaces = ImageSpaces(self.options.spaces)
 
     def wants(self, session: Session) -> Iterable[Want]:
-        for space in self._spaces.of(session):
-            yield space.want(session.n, real=False)
-            if session.real is not None:
-                yield space.want(len(session.real), real=True)
+        return self._spaces.wants(session)
 
-    def look(self, session: Session) -> list[Seen]:
-        real = len(session.real) if session.real is not None else 0
-        return [
-            Seen(
-                space,
-                gathered(session, space, session.n, real=False),
-                gathered(session, space, real, real=True) if real else None,
-            )
-            for space in self._spaces.of(session)
-        ]
+    def look(self, session: Session) -> list[Features]:
+        return self._spaces.look(session)
 
-    def tell(self, seen: Sequence[list[Seen]], lineup: Lineup) -> Iterator[Section]:
+    def tell(self, seen: Sequence[list[Features]], lineup: Lineup) -> Iterator[Section]:
         if lineup.n < FEWEST or 0 < lineup.real < FEWEST:
             why = f"needs at least {FEWEST} samples, and as many real images where any are given"
             yield Section(TITLE, summary=why, status="skipped")
@@ -127,7 +107,7 @@ class DistanceSeries(Comparer[list[Seen]]):
         yield Section(TITLE, *blocks, summary=text, findings=findings, meaning=MEANING)
 
 
-def _in_space(seen: Sequence[Seen], lineup: Lineup) -> tuple[list[Block], list[Finding], str]:
+def _in_space(seen: Sequence[Features], lineup: Lineup) -> tuple[list[Block], list[Finding], str]:
     space, last = seen[0].space, seen[-1].generated
     rng = lineup.rng(f"progress {space.name}")
     sets = [one.generated for one in seen]
